@@ -1,1 +1,45 @@
-//! segue-signing
+//! What the edge and the control plane must agree on to the byte: tickets, signed URLs, the keys that
+//! sign them, the canonical path they speak about, and the snapshot that carries keys and revocations
+//! from one to the other.
+//!
+//! # Invariants
+//! - Nothing that an unproven client wrote is interpreted before a signature over it holds, except the
+//!   bounded header that names the key.
+//! - A path is decoded exactly once. What could not be decoded without a doubt is refused, not repaired.
+//! - A scope is compared with the decoded path, at segment boundaries.
+//! - Signatures and secrets are compared in constant time; neither appears in `Debug`, in an error or
+//!   in a reason word.
+//!
+//! # On failure
+//! Everything here is synchronous, does no I/O and never panics. Each refusal is a [`Refusal`] or a
+//! [`PathError`] with a stable reason word, a status and a text that is safe to show to a client.
+
+mod cache;
+mod claims;
+#[cfg(test)]
+mod fixtures;
+mod keyring;
+mod path;
+mod refusal;
+mod revocation;
+mod scope;
+mod secret;
+mod signed_url;
+mod snapshot;
+mod ticket;
+
+pub use cache::TicketCache;
+pub use claims::{Claims, ClaimsError, Verified};
+pub use keyring::{Key, KeyUse, Keyring, KeyringError, MAX_KEYS, MAX_KID_BYTES};
+pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use refusal::Refusal;
+pub use revocation::{Revocation, RevocationError, Revocations};
+pub use scope::{Scope, ScopeError};
+pub use secret::{MIN_SECRET_BYTES, SecretError, SigningSecret};
+pub use snapshot::{KeyDoc, SnapshotDoc, SnapshotError};
+pub use ticket::{MAX_TICKET_BYTES, MintError, Verifier, mint, verify, verify_for_renewal};
+
+/// Signed URLs for one object: `?kid=…&exp=…&sig=…`.
+pub mod url {
+    pub use crate::signed_url::{sign, verify};
+}

@@ -1,1 +1,20 @@
-//! segue-testkit
+//! A whole Segue on port 0 in a few lines of test.
+//!
+//! ```no_run
+//! # async fn test() -> anyhow::Result<()> {
+//! let segue = segue_testkit::Segue::start("target/release/segue").await?;
+//! let track = segue.add(&segue_testkit::songs::tone(12.0, "song.wav")?).await?;
+//! let record = segue_testkit::Player::new(&segue.ticket(&track.id, "listener-1").await?)?.play_whole().await?;
+//! assert_eq!(segue.stats(&track.id).await?.qualified, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! The system under test is the real command in a process of its own, so that a test can end it with `kill -9` and start it
+//! again on what it left. Every wait has a bound; on a failure the process's log is in [`Segue::log`].
+
+pub mod player;
+pub mod segue;
+pub mod songs;
+
+pub use player::{Player, Record};
+pub use segue::{Segue, Stats, Track};

@@ -1,0 +1,71 @@
+# The two commands are `make demo` and `make test`. Both set up what they need, from a clean checkout on Debian 12
+# with Rust, Node and Python; as root or with sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+SEGUE := $(TARGET)/release/segue
+TOOLS := $(TARGET)/tools
+CONSOLE := control-plane/console
+BROWSER := testkit/browser
+# What `segue demo` is started with; for example: make demo DEMO="--port 8800 --dir /srv/demo"
+DEMO ?=
+
+export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
+
+# Debian packages: to build, to run the demo, to run the tests.
+BUILD_PACKAGES := gcc g++ make cmake pkg-config
+DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium redis-server mariadb-server asc-music
+
+.PHONY: help
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: demo-parts build ## Build and run a whole Segue; ends with a page to open
+	exec $(SEGUE) demo $(DEMO)
+
+.PHONY: build
+build: console ## Build the command (target/release/segue)
+	cargo build --release --locked --workspace --bins
+
+.PHONY: console
+console: $(CONSOLE)/dist/index.html ## Build the web page that the command embeds
+
+$(CONSOLE)/dist/index.html: $(CONSOLE)/package-lock.json $(CONSOLE)/index.html $(shell find $(CONSOLE)/src $(CONSOLE)/public -type f 2>/dev/null)
+	cd $(CONSOLE) && npm ci --no-audit --no-fund && npm run build
+	touch $@
+
+.PHONY: test
+test: test-parts lint console-test build ## Everything: lints, Rust tests, real servers, browser tests
+	cd $(BROWSER) && npm ci --no-audit --no-fund
+	SEGUE_BROWSER_TESTS=1 cargo nextest run --release --locked --workspace --no-fail-fast
+
+.PHONY: lint
+lint: tools console ## Formatting, clippy, licences
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+
+.PHONY: console-test
+console-test: console
+	cd $(CONSOLE) && npm run check && npm test
+
+# cargo-nextest and cargo-deny, built here where the machine has none.
+.PHONY: tools
+tools:
+	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) cargo-nextest
+	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) cargo-deny
+
+.PHONY: demo-parts test-parts
+demo-parts:
+	@deploy/debian-packages $(DEMO_PACKAGES)
+test-parts:
+	@deploy/debian-packages $(TEST_PACKAGES)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(TARGET) $(CONSOLE)/dist $(CONSOLE)/node_modules $(BROWSER)/node_modules

@@ -1,0 +1,83 @@
+//! The command line: what can be said, and who answers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{demo, events, roles, ticket, track};
+
+/// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
+#[derive(Debug, Parser)]
+#[command(name = "segue", version, propagate_version = true)]
+#[command(after_help = "Start here: `segue demo` runs everything in one process; then `segue track add song.mp3`.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole Segue in one process, with nothing to install but ffmpeg
+    Demo(demo::DemoArgs),
+    /// Run an edge: check tickets, cache and serve segments
+    Edge(roles::RoleArgs),
+    /// Run a control plane: uploads, jobs, tickets, plays
+    Control(roles::RoleArgs),
+    /// Run a transcode worker
+    Transcode(roles::RoleArgs),
+    /// Add, list, show, play and purge tracks
+    Track(track::TrackArgs),
+    /// Mint and verify tickets, offline
+    Ticket(ticket::TicketArgs),
+    /// Watch what the edges deliver
+    Events(events::EventsArgs),
+}
+
+/// How the control plane is found.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ControlArgs {
+    /// The control plane's URL, for example http://127.0.0.1:7700
+    #[arg(long, env = "SEGUE_CONTROL", value_name = "URL", global = true)]
+    pub(crate) control: Option<String>,
+    /// An API token with the scopes that the call needs
+    #[arg(long, env = "SEGUE_TOKEN", value_name = "TOKEN", hide_env_values = true, global = true)]
+    pub(crate) token: Option<String>,
+    /// The folder of a running `segue demo`, which knows both
+    #[arg(long, env = "SEGUE_DIR", value_name = "DIR", default_value = demo::DEFAULT_DIR, global = true)]
+    pub(crate) dir: PathBuf,
+    /// Answer with one JSON value a line, for machines
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Logs go to standard error, so that standard output stays for answers. `SEGUE_LOG` sets the filter.
+    pub(crate) fn start_logging(&self) {
+        let quiet = match self.command {
+            Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => "info,s3s=warn",
+            Command::Track(_) | Command::Ticket(_) | Command::Events(_) => "warn",
+        };
+        let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    }
+
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Edge(args) => roles::edge(args).await,
+            Command::Control(args) => roles::control(args).await,
+            Command::Transcode(args) => roles::transcode(args).await,
+            Command::Track(args) => track::run(args).await,
+            Command::Ticket(args) => ticket::run(args),
+            Command::Events(args) => events::run(args).await,
+        }
+    }
+}
+
+/// Ends the command with one clear message.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("segue: {error:#}");
+    ExitCode::FAILURE
+}

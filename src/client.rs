@@ -1,0 +1,108 @@
+//! The control plane's API as the command uses it.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cli::ControlArgs;
+use crate::demo::DemoState;
+
+/// Longest wait for an answer of the control plane; uploads and event streams set their own bounds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait for a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A control plane, and the token to speak to it with.
+pub(crate) struct Control {
+    base: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Control {
+    /// Finds the control plane: by flags or variables, else in the folder of a running demo.
+    pub(crate) fn find(args: &ControlArgs) -> anyhow::Result<Self> {
+        let (base, token) = match (&args.control, &args.token) {
+            (Some(base), Some(token)) => (base.clone(), token.clone()),
+            (base, token) => {
+                let state = DemoState::load(&args.dir).with_context(|| {
+                    format!(
+                        "no control plane: set --control and --token (or SEGUE_CONTROL and SEGUE_TOKEN), \
+                         or name the folder of a running `segue demo` with --dir (looked in {})",
+                        args.dir.display()
+                    )
+                })?;
+                (base.clone().unwrap_or(state.control), token.clone().unwrap_or(state.token))
+            }
+        };
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).build()?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
+    }
+
+    /// The plain client, for presigned uploads, which carry their own authority.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
+        let mut request = self.request(method, path).timeout(ANSWER_WITHIN);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = self.send(request).await?;
+        response
+            .json()
+            .await
+            .with_context(|| format!("{} answered with something that is not the JSON of {path}", self.base))
+    }
+
+    /// Opens a stream of server-sent events.
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        let response = request.send().await.map_err(|error| {
+            let why = if error.is_connect() { "nothing answers there; is it running?" } else { "no answer" };
+            anyhow::anyhow!("{}: {why} ({})", self.base, root_cause(&error))
+        })?;
+        refuse(response).await
+    }
+}
+
+/// Turns a refusal into an error with the server's own words.
+pub(crate) async fn refuse(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body: Value = response.json().await.unwrap_or_default();
+    let word = body.get("error").and_then(Value::as_str).unwrap_or("no-reason-given");
+    match body.get("message").and_then(Value::as_str) {
+        Some(message) => bail!("{message} ({word}, status {})", status.as_u16()),
+        None => bail!("refused with status {} ({word})", status.as_u16()),
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,131 @@
+//! `segue demo`: a whole Segue in one process, from parts that need nothing installed but ffmpeg.
+//!
+//! Everything that it knows lives under one folder: objects, database, facts, secrets, the configurations of the roles
+//! and the ports of the last run (tried first at the next one, so that URLs handed out outlive a restart).
+//! The parts speak to one another as they would in production: the edge and the worker reach S3 over HTTP, the
+//! worker its jobs over the worker protocol; only the snapshot and the facts take the in-process way.
+
+mod folder;
+mod objects;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use segue_control_plane::{Control, ControlConfig, ControlInputs};
+use segue_events::{EventLog, LogOptions};
+use segue_proxy::{Edge, EdgeConfig, EdgeInputs};
+use segue_transcoder::{TranscodeConfig, Worker};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(crate) use folder::{DEFAULT_DIR, DemoState};
+use folder::{Folder, Ports};
+use objects::Objects;
+
+use crate::roles;
+
+/// The longest that each part may take to finish what it has in hand.
+const PART_ENDS_WITHIN: Duration = Duration::from_secs(8);
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The folder for everything that the demo keeps
+    #[arg(long, env = "SEGUE_DIR", value_name = "DIR", default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+    /// The page's port; the edge, S3 and the edge's admin take the next three. 0 finds free ones
+    #[arg(long, default_value_t = 7700)]
+    port: u16,
+    /// Once ready, print one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let folder = Folder::open(&args.dir)?;
+    let demo = tokio::select! {
+        started = Demo::start(&folder, args.port) => started?,
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&demo.state)?);
+    } else {
+        demo.announce();
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    eprintln!("segue: ending; what is in hand is finished first");
+    demo.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Demo {
+    state: DemoState,
+    worker: Worker,
+    edge: Edge,
+    control: Control,
+    objects: Objects,
+}
+
+impl Demo {
+    async fn start(folder: &Folder, port: u16) -> anyhow::Result<Self> {
+        let ports = Ports::bind(port, folder.last_ports())?;
+        let state = folder.write(&ports)?;
+        let objects = Objects::start(ports.objects, &folder.objects(), folder.s3_credentials()?)?;
+        let events = EventLog::open(&folder.events(), "demo", LogOptions::default())?;
+
+        let config = roles::read(&folder.config("control"), ControlConfig::read)?;
+        let inputs = ControlInputs { listener: Some(ports.page), events: Some(events.clone()) };
+        let control = Control::start(config, inputs).await.context("the control plane did not start")?;
+
+        let config = roles::read(&folder.config("edge"), EdgeConfig::read)?;
+        let inputs = EdgeInputs {
+            listener: Some(ports.edge),
+            admin_listener: Some(ports.admin),
+            snapshots: control.snapshots(),
+            events: Some(events),
+        };
+        let edge = Edge::start(config, inputs).await.context("the edge did not start")?;
+
+        let config = roles::read(&folder.config("transcode"), TranscodeConfig::read)?;
+        let worker = Worker::start(config).await.context("the transcode worker did not start")?;
+        folder.publish(&state)?;
+        Ok(Self { state, worker, edge, control, objects })
+    }
+
+    fn announce(&self) {
+        let DemoState { page, edge, control, token, dir, .. } = &self.state;
+        println!("Segue is running.\n");
+        println!("  page       {page}");
+        println!("  edge       {edge}");
+        println!("  control    {control}");
+        println!("  objects    {} (S3)", self.objects.url());
+        println!("  API token  {token}");
+        println!("  folder     {}\n", dir.display());
+        println!("Open the page and drop a song on it, or in another terminal:");
+        println!(
+            "  segue track add SONG{}\n",
+            if dir.ends_with(DEFAULT_DIR) { String::new() } else { format!(" --dir {}", dir.display()) }
+        );
+        println!("Ctrl-C ends it.");
+    }
+
+    /// Ends the parts, those that make work before those that hold it. Each has its bound; the next start mends what a cut left.
+    async fn stop(self) {
+        let bounded = async |name: &str, part: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+            if tokio::time::timeout(PART_ENDS_WITHIN, part).await.is_err() {
+                tracing::warn!(part = name, "did not end in time and was cut");
+            }
+        };
+        bounded("worker", Box::pin(self.worker.shutdown())).await;
+        bounded("edge", Box::pin(self.edge.shutdown())).await;
+        bounded("control plane", Box::pin(self.control.shutdown())).await;
+        bounded("objects", Box::pin(self.objects.stop())).await;
+    }
+}

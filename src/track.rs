@@ -1,0 +1,149 @@
+//! `segue track`: songs in, URLs out.
+
+mod add;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cli::ControlArgs;
+use crate::client::Control;
+
+#[derive(Debug, Args)]
+pub(crate) struct TrackArgs {
+    #[command(subcommand)]
+    command: TrackCommand,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrackCommand {
+    /// Upload a file, wait until it is ready, and print a URL that plays it
+    Add {
+        /// Any audio that ffmpeg reads
+        file: PathBuf,
+        /// The title, instead of the file's own tag or name
+        #[arg(long)]
+        title: Option<String>,
+    },
+    /// List the tracks
+    List,
+    /// Show one track and its plays
+    Show {
+        /// The track's id
+        track: String,
+    },
+    /// Print a signed URL that plays a track
+    Play {
+        /// The track's id
+        track: String,
+        /// How long the URL is good for, in seconds
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
+        /// The listener's device session
+        #[arg(long)]
+        sid: Option<String>,
+        /// The listener
+        #[arg(long)]
+        sub: Option<String>,
+    },
+    /// Make every edge forget what it holds of a track
+    Purge {
+        /// The track's id
+        track: String,
+    },
+}
+
+/// A track, as far as the command looks at it.
+#[derive(Debug, Deserialize)]
+struct Track {
+    track: String,
+    title: Option<String>,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+    duration_ms: Option<u64>,
+    stage: Option<String>,
+    #[serde(default)]
+    progress: f64,
+    #[serde(default)]
+    plays: u64,
+    #[serde(default)]
+    qualified: u64,
+}
+
+pub(crate) async fn run(args: TrackArgs) -> anyhow::Result<ExitCode> {
+    let control = Control::find(&args.control)?;
+    let json = args.control.json;
+    match args.command {
+        TrackCommand::Add { file, title } => return add::run(&control, &file, title, json).await,
+        TrackCommand::List => list(&control, json).await?,
+        TrackCommand::Show { track } => show(&control, &track).await?,
+        TrackCommand::Play { track, ttl, sid, sub } => {
+            let ticket = ticket(&control, &track, &json!({ "ttl_s": ttl, "sid": sid, "sub": sub })).await?;
+            if json {
+                println!("{}", json!({ "url": ticket.url, "expires": ticket.expires }));
+            } else {
+                println!("{}", ticket.url);
+            }
+        }
+        TrackCommand::Purge { track } => {
+            let purged: Value = control.post(&format!("/v1/tracks/{track}/purge"), &json!({})).await?;
+            if json { println!("{purged}") } else { println!("purged {track}") }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Deserialize)]
+struct Ticket {
+    url: String,
+    expires: i64,
+}
+
+async fn ticket(control: &Control, track: &str, wish: &Value) -> anyhow::Result<Ticket> {
+    control.post(&format!("/v1/tracks/{track}/tickets"), wish).await
+}
+
+async fn list(control: &Control, json: bool) -> anyhow::Result<()> {
+    let answer: Value = control.get("/v1/tracks").await?;
+    let tracks = answer.get("tracks").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !json && tracks.is_empty() {
+        println!("no tracks yet; add one with `segue track add FILE`");
+    } else if !json {
+        println!("{:<12}  {:<11}  {:>7}  {:>6}  TITLE", "TRACK", "STATUS", "LENGTH", "PLAYS");
+    }
+    for value in tracks {
+        if json {
+            println!("{value}");
+            continue;
+        }
+        let track: Track = serde_json::from_value(value)?;
+        let title = track.title.as_deref().unwrap_or("-");
+        let why = track.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+        println!(
+            "{:<12}  {:<11}  {:>7}  {:>6}  {title}{why}",
+            track.track,
+            track.status,
+            length(track.duration_ms),
+            track.qualified
+        );
+    }
+    Ok(())
+}
+
+async fn show(control: &Control, id: &str) -> anyhow::Result<()> {
+    let track: Value = control.get(&format!("/v1/tracks/{id}")).await?;
+    let stats: Value = control.get(&format!("/v1/tracks/{id}/stats")).await?;
+    println!("{:#}", json!({ "track": track, "stats": stats }));
+    Ok(())
+}
+
+/// Minutes and seconds.
+fn length(duration_ms: Option<u64>) -> String {
+    duration_ms.map_or_else(|| "-".to_owned(), |ms| format!("{}:{:02}", ms / 60_000, ms / 1000 % 60))
+}

@@ -1,0 +1,167 @@
+//! `segue track add`: upload, wait, URL; with progress for people and one line for machines.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use futures::TryStreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
+
+use super::{Track, length, ticket};
+use crate::client::{Control, refuse};
+
+/// Between two looks at a track that is being made.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A job that shows no movement at all for this long is given up on (the job itself goes on).
+const STILL_FOR_AT_MOST: Duration = Duration::from_secs(15 * 60);
+/// An upload may take this long at most: 2 GiB at 300 KB/s.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(2 * 3600);
+
+#[derive(Debug, Deserialize)]
+struct Created {
+    track: Track,
+    upload: Upload,
+}
+
+#[derive(Debug, Deserialize)]
+struct Upload {
+    url: String,
+    headers: BTreeMap<String, String>,
+}
+
+pub(super) async fn run(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let meta = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if !meta.is_file() {
+        bail!("{} is not a file", file.display());
+    }
+    let Some(filename) = file.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+        bail!("{} has no file name", file.display());
+    };
+    let meter = Meter::new();
+    let wish = json!({ "filename": filename, "size": meta.len(), "title": title });
+    let Created { track, upload } = control.post("/v1/tracks", &wish).await?;
+    send(control, file, meta.len(), &upload, &meter).await?;
+    let _: Value = control.post(&format!("/v1/tracks/{}/uploaded", track.track), &json!({})).await?;
+    let track = wait(control, &track.track, &meter).await?;
+    meter.finish();
+    if track.status != "ready" {
+        let reason = track.reason.as_deref().unwrap_or("unknown");
+        let message = track.message.as_deref().unwrap_or("no reason was given");
+        if json {
+            println!(
+                "{}",
+                json!({ "track": track.track, "status": track.status, "reason": reason, "message": message })
+            );
+        }
+        eprintln!("segue: {}: {message} ({reason})", file.display());
+        return Ok(ExitCode::FAILURE);
+    }
+    let url = ticket(control, &track.track, &json!({})).await?.url;
+    if json {
+        println!(
+            "{}",
+            json!({ "track": track.track, "status": "ready", "duration_ms": track.duration_ms, "url": url })
+        );
+    } else {
+        eprintln!(
+            "{} is ready: {} ({})",
+            track.title.as_deref().unwrap_or(&filename),
+            track.track,
+            length(track.duration_ms)
+        );
+        println!("{url}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn send(control: &Control, file: &Path, size: u64, upload: &Upload, meter: &Meter) -> anyhow::Result<()> {
+    let source = tokio::fs::File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    let (meter_, mut sent) = (meter.clone(), 0u64);
+    let body = ReaderStream::with_capacity(source, 256 * 1024).inspect_ok(move |bytes| {
+        sent += bytes.len() as u64;
+        meter_.show("upload", if size == 0 { 1.0 } else { sent as f64 / size as f64 });
+    });
+    let mut request = control.http().put(&upload.url).timeout(UPLOAD_WITHIN).header("content-length", size);
+    for (name, value) in &upload.headers {
+        if !name.eq_ignore_ascii_case("content-length") {
+            request = request.header(name, value);
+        }
+    }
+    let response = request
+        .body(reqwest::Body::wrap_stream(body))
+        .send()
+        .await
+        .context("the upload broke off; run the command again")?;
+    refuse(response).await.context("the object store refused the upload")?;
+    Ok(())
+}
+
+async fn wait(control: &Control, id: &str, meter: &Meter) -> anyhow::Result<Track> {
+    let (mut last, mut moved) = (String::new(), Instant::now());
+    loop {
+        let track: Track = control.get(&format!("/v1/tracks/{id}")).await?;
+        if track.status == "ready" || track.status == "failed" {
+            return Ok(track);
+        }
+        let stage = track.stage.as_deref().unwrap_or(&track.status);
+        let now = format!("{stage} {}", track.progress);
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        } else if moved.elapsed() > STILL_FOR_AT_MOST {
+            bail!(
+                "{id} has not moved for {} minutes (at {stage}); see `segue track show {id}`",
+                STILL_FOR_AT_MOST.as_secs() / 60
+            );
+        }
+        meter.show(stage, track.progress);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A bar on a terminal; elsewhere a line for each stage and each tenth.
+#[derive(Clone)]
+struct Meter {
+    bar: Option<ProgressBar>,
+    told: std::sync::Arc<std::sync::Mutex<(String, u64)>>,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(1000);
+            if let Ok(style) = ProgressStyle::with_template("{msg:>9} {wide_bar:.cyan/dim} {percent:>3} % {elapsed}") {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar
+        });
+        Self { bar, told: std::sync::Arc::default() }
+    }
+
+    /// Shows how far a stage is: `part` from 0 to 1.
+    fn show(&self, stage: &str, part: f64) {
+        let mille = (part.clamp(0.0, 1.0) * 1000.0) as u64;
+        if let Some(bar) = &self.bar {
+            bar.set_message(stage.to_owned());
+            bar.set_position(mille);
+            return;
+        }
+        let tenth = mille / 100;
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.0 != stage || told.1 != tenth {
+            *told = (stage.to_owned(), tenth);
+            eprintln!("{stage} {} %", tenth * 10);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The whole of Segue, tried from the outside: the real command, real songs, real players, real crashes.
+
+mod bad_input;
+mod browser;
+mod crashes;
+mod demo;
+mod plays;
+mod songs;
+mod tickets;
+
+use segue_testkit::Segue;
+
+/// The command under test.
+const SEGUE: &str = env!("CARGO_BIN_EXE_segue");
+
+/// A fresh demo.
+async fn start() -> anyhow::Result<Segue> {
+    Segue::start(SEGUE).await
+}
