@@ -21,7 +21,7 @@ use segue_transcoder::{TranscodeConfig, Worker};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use folder::{DEFAULT_DIR, DemoState};
-use folder::{Folder, Ports};
+use folder::{Folder, NAME, Ports};
 use objects::Objects;
 
 use crate::roles;
@@ -78,7 +78,7 @@ impl Demo {
         let ports = Ports::bind(port, folder.last_ports())?;
         let state = folder.write(&ports)?;
         let objects = Objects::start(ports.objects, &folder.objects(), folder.s3_credentials()?)?;
-        let events = EventLog::open(&folder.events(), "demo", LogOptions::default())?;
+        let events = EventLog::open(&folder.events(), NAME, LogOptions::default())?;
 
         let config = roles::read(&folder.config("control"), ControlConfig::read)?;
         let inputs = ControlInputs { listener: Some(ports.page), events: Some(events.clone()) };

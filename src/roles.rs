@@ -36,16 +36,39 @@ pub(crate) fn read<T>(path: &Path, read: impl FnOnce(&Document<'_>) -> T) -> any
     Ok(config)
 }
 
+/// Where an edge keeps its facts: `[events] kind = "embedded"` with a `dir`, or `"none"`, the default.
+fn events_dir(document: &Document<'_>) -> Option<PathBuf> {
+    let section = document.root().section("events");
+    let kind: String = section.or("kind", "none".to_owned());
+    let dir: Option<PathBuf> = section.get("dir");
+    match (kind.as_str(), dir) {
+        ("none", None) => None,
+        ("none", Some(_)) => {
+            section.problem("dir", "set, but `kind` is \"none\"; say kind = \"embedded\" to keep facts there");
+            None
+        }
+        ("embedded", Some(dir)) => Some(dir),
+        ("embedded", None) => {
+            section.problem("dir", "missing; it names the folder for the facts");
+            None
+        }
+        (other, _) => {
+            section.problem("kind", format!("{other:?} is not built; \"embedded\" and \"none\" are"));
+            None
+        }
+    }
+}
+
 /// The longest that a role may take to finish what it has in hand.
 const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
-    let config = read(&args.config, EdgeConfig::read)?;
+    let (config, events_dir) = read(&args.config, |document| (EdgeConfig::read(document), events_dir(document)))?;
     if args.check {
         return checked(&args.config);
     }
-    let events = match config.events_dir() {
-        Some(dir) => Some(EventLog::open(dir, config.name(), LogOptions::default())?),
+    let events = match events_dir {
+        Some(dir) => Some(EventLog::open(&dir, &config.name, LogOptions::default())?),
         None => None,
     };
     // With no control plane there is one snapshot: the empty one, over which the file's own keys lie.

@@ -71,8 +71,6 @@ struct Track {
     #[serde(default)]
     progress: f64,
     #[serde(default)]
-    plays: u64,
-    #[serde(default)]
     qualified: u64,
 }
 
@@ -93,7 +91,7 @@ pub(crate) async fn run(args: TrackArgs) -> anyhow::Result<ExitCode> {
         }
         TrackCommand::Purge { track } => {
             let purged: Value = control.post(&format!("/v1/tracks/{track}/purge"), &json!({})).await?;
-            if json { println!("{purged}") } else { println!("purged {track}") }
+            println!("{}", if json { purged.to_string() } else { format!("purged {track}") });
         }
     }
     Ok(ExitCode::SUCCESS)

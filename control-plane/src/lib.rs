@@ -1,1 +1,39 @@
-//! segue-control-plane
+//! The control plane: tracks and uploads, transcode jobs, tickets and keys, the tally of plays, and the console page.
+//!
+//! One axum service over SQLite and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
+//! need neither (what a play is) stand in modules of their own.
+//!
+//! Invariants: the database is the truth, and what is told (events, snapshots) is told after the commit; nothing is
+//! half done after a crash, since every step that reaches the bucket is noted in the database before it is taken and
+//! is safe to repeat; every queue, wait and body is bounded.
+//!
+//! On failure: a start that cannot succeed ends with one sentence that says what to do ([`StartError`]). At run time a
+//! bucket or database that is away makes requests fail with 503 and tasks try on; nothing is lost.
+
+mod api;
+mod auth;
+#[cfg(test)]
+#[path = "../tests/support/bucket.rs"]
+mod bucket;
+mod bus;
+mod clock;
+mod config;
+mod control;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod ids;
+mod keys;
+mod objects;
+mod plays;
+mod publication;
+mod router;
+mod server;
+mod state;
+mod store;
+mod sweeper;
+mod tally;
+mod views;
+
+pub use config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
+pub use control::{Control, ControlInputs, StartError};

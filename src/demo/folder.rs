@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const DEFAULT_DIR: &str = ".demo";
 
 const STATE_FILE: &str = "demo.json";
+/// What the demo's one edge and one worker are called.
+pub(crate) const NAME: &str = "demo";
 const BUCKET: &str = "media";
 const REGION: &str = "us-east-1";
 
@@ -182,11 +184,11 @@ impl Folder {
             secret("token-worker")
         );
         let edge_ = format!(
-            "listen = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\n[admin]\ntoken = {}\n\n[origin]\nkind = \"s3\"\n{s3}\n{keys}",
+            "name = \"{NAME}\"\nlisten = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\n[admin]\ntoken = {}\n\n[origin]\nkind = \"s3\"\n{s3}\n{keys}",
             secret("token-edge-admin")
         );
         let transcode = format!(
-            "work_dir = \"{dir}/work\"\n\n[control]\nurl = \"http://127.0.0.1:{page}\"\ntoken = {}\n\n[objects]\n{s3}",
+            "[control]\nurl = \"http://127.0.0.1:{page}\"\ntoken = {}\n\n[objects]\n{s3}\n[transcode]\nwork_dir = \"{dir}/work\"\nname = \"{NAME}\"\n",
             secret("token-worker")
         );
         for (role, text) in [("control", control), ("edge", edge_), ("transcode", transcode)] {

@@ -69,7 +69,7 @@ impl Objects {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.accepting.await {
-            tracing::error!(%error, "the object store's listener broke");
+            tracing::error!(?error, "the object store's listener broke");
         }
         self.connections.close();
         self.connections.wait().await;
@@ -131,7 +131,7 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<Respon
     let mut response = match service.call(request.map(Body::from)).await {
         Ok(response) => response,
         Err(error) => {
-            tracing::error!(%error, "the object store failed");
+            tracing::error!(?error, "the object store failed");
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response

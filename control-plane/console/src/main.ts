@@ -1,0 +1,158 @@
+/** Starts the page: a token first, then the parts, then the live connection that keeps them true. */
+
+import { Api, words } from './api';
+import { nameOf, type App } from './app';
+import { eachFrame, h } from './dom';
+import { Live } from './live';
+import type { Denial, Job, PlayEvent, Track } from './model';
+import { Player, warmUp } from './player/engine';
+import { DenialBoard, PlayBoard } from './plays';
+import { forgetToken, listenerId, setToken, takeToken } from './session';
+import type { ServerEvent } from './sse';
+import { Library } from './store';
+import { send } from './transfer';
+import { UploadQueue } from './uploads';
+import { Dialogs } from './views/dialogs';
+import { Shell } from './views/shell';
+import { signIn } from './views/sign-in';
+
+const TOPICS = ['tracks', 'jobs', 'plays', 'denials'];
+
+const root = document.getElementById('app');
+if (!root) throw new Error('The page has no #app element.');
+
+function ask(refused: string | null): void {
+  root?.replaceChildren(
+    signIn(refused, (token) => {
+      setToken(token);
+      location.reload();
+    }),
+  );
+}
+
+function start(token: string): void {
+  const api = new Api(token, (error) => {
+    live.stop();
+    app.player.unload();
+    forgetToken();
+    ask(error.message);
+  });
+  const library = new Library(api);
+  const dialogs = new Dialogs();
+  const plays = new PlayBoard();
+  const denials = new DenialBoard();
+  const player = new Player(api, listenerId());
+  const fileInput = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Choose music files', 'data-testid': 'file' });
+  const uploads = new UploadQueue(
+    {
+      create: (file) => api.create(file),
+      send,
+      finish: (track) => api.uploaded(track),
+      remove: (track) => api.remove(track),
+    },
+    {
+      onChange: () => render(),
+      onTrack: (track) => library.put(track),
+      onJob: (job) => library.putJob(job),
+      onRemoved: (track) => library.drop(track),
+    },
+  );
+  const app: App = { api, library, uploads, player, plays, denials, dialogs, chooseFiles: () => fileInput.click() };
+  const add = (files: File[]) => {
+    if (uploads.add(files) > 0 && location.hash !== '' && location.hash !== '#/') location.hash = '#/';
+  };
+  const shell = new Shell(app, fileInput, add);
+  const render = eachFrame(() => shell.render());
+
+  fileInput.addEventListener('change', () => {
+    add([...(fileInput.files ?? [])]);
+    // The same file may be chosen again after a failure.
+    fileInput.value = '';
+  });
+  library.watch(() => {
+    const playing = player.state.track && library.get(player.state.track.track);
+    if (playing && playing !== player.state.track) player.refresh(playing);
+    render();
+  });
+  player.watch(render);
+  addEventListener('keydown', (event) => {
+    if (event.key === '/' && !(event.target instanceof HTMLInputElement) && shell.library.focusFilter()) event.preventDefault();
+    else shell.player.onKey(event);
+  });
+  addEventListener('beforeunload', (event) => {
+    if (uploads.busy()) event.preventDefault();
+  });
+
+  const announce = (before: Track | undefined, now: Track): void => {
+    if (!before || before.status === now.status) return;
+    if (now.status === 'ready') dialogs.announce(`${nameOf(now)} is ready to play.`);
+    if (now.status === 'transcoding') dialogs.announce(`${nameOf(now)} is being transcoded.`);
+  };
+
+  const onEvent = (event: ServerEvent): void => {
+    let data: unknown;
+    try {
+      data = JSON.parse(event.data);
+    } catch {
+      return;
+    }
+    switch (event.event) {
+      case 'track':
+        announce(library.get((data as Track).track), data as Track);
+        library.put(data as Track);
+        break;
+      case 'track-deleted': {
+        const { track } = data as { track: string };
+        if (player.state.track?.track === track) player.unload();
+        library.drop(track);
+        break;
+      }
+      case 'job':
+        library.putJob(data as Job);
+        break;
+      case 'play':
+        plays.apply(data as PlayEvent);
+        library.refresh((data as PlayEvent).track);
+        shell.track?.onPlay(data as PlayEvent);
+        break;
+      case 'denial':
+        denials.apply(data as Denial);
+        break;
+      case 'lagged':
+        // Events were lost on the way to this page: the list makes up for them.
+        void library.relist().catch(() => undefined);
+        break;
+    }
+    render();
+  };
+  const live = new Live({
+    api,
+    topics: TOPICS,
+    relist: async () => {
+      await library.relist();
+      shell.track?.readStatsSoon();
+    },
+    onEvent,
+    onState: (state) => shell.setLive(state),
+  });
+
+  root?.replaceChildren(shell.element);
+  shell.render();
+  live.run().catch((error: unknown) => dialogs.toast(words(error), 'error'));
+  const idle = globalThis.requestIdleCallback ?? ((work: () => void) => setTimeout(work, 800));
+  idle(() => {
+    // Not fatal here: the first play tries again, and says so if it cannot.
+    warmUp().catch(() => undefined);
+  });
+}
+
+const token = takeToken();
+if (token) start(token);
+else ask(null);
+// A link with another token, opened in a tab that is here already.
+addEventListener('hashchange', () => {
+  if (location.hash.includes('token=')) {
+    takeToken();
+    location.reload();
+  }
+});

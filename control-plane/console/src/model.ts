@@ -1,0 +1,113 @@
+/**
+ * What the control plane says, as it says it: field names are those of the API
+ * (times in milliseconds since the epoch, sizes in bytes).
+ */
+
+export type TrackStatus = 'uploading' | 'queued' | 'transcoding' | 'ready' | 'failed';
+export type Stage = 'queued' | 'fetch' | 'probe' | 'measure' | 'encode' | 'publish';
+
+export interface Rendition {
+  name: string;
+  /** Bits per second, as in the master playlist's BANDWIDTH. */
+  bandwidth: number;
+  codecs: string;
+}
+
+export interface Loudness {
+  input_lufs: number;
+  input_true_peak: number;
+  gain_db: number;
+}
+
+export interface Track {
+  track: string;
+  title: string | null;
+  artist: string | null;
+  album: string | null;
+  filename: string;
+  status: TrackStatus;
+  reason: string | null;
+  message: string | null;
+  created_ms: number;
+  bytes: number | null;
+  duration_ms: number | null;
+  version: string | null;
+  /** 0 to 1. */
+  progress: number;
+  stage: Stage | null;
+  artwork: string | null;
+  waveform: string | null;
+  loudness: Loudness | null;
+  renditions: Rendition[];
+  plays: number;
+  qualified: number;
+}
+
+export type JobState = 'queued' | 'running' | 'publishing' | 'done' | 'failed' | 'cancelled';
+
+export interface Job {
+  job: string;
+  track: string;
+  state: JobState;
+  priority: number;
+  attempts: number;
+  max_attempts: number;
+  progress: number;
+  stage: Stage | null;
+  reason: string | null;
+  message: string | null;
+  created_ms: number;
+  updated_ms: number;
+}
+
+export interface Upload {
+  method: string;
+  url: string;
+  /** Signed headers: each must be replayed with the request. */
+  headers: Record<string, string>;
+}
+
+export interface Ticket {
+  ticket: string;
+  url: string;
+  /** Seconds since the epoch, as in JWT NumericDate. */
+  expires: number;
+  sid: string;
+}
+
+export interface HourOfPlays {
+  hour_ms: number;
+  plays: number;
+  qualified: number;
+}
+
+export interface Stats {
+  track: string;
+  plays: number;
+  qualified: number;
+  ended: number;
+  listeners: number;
+  seconds: number;
+  bytes: number;
+  /** Plays that reached 25, 50, 75 and 100 % of the track. */
+  quartiles: number[];
+  hourly: HourOfPlays[];
+}
+
+export interface PlayEvent {
+  type: 'started' | 'qualified' | 'quartile' | 'ended';
+  track: string;
+  play: string;
+  ts: number;
+  /** 25, 50, 75 or 100. */
+  quartile?: number;
+}
+
+export interface Denial {
+  id: string;
+  ts: number;
+  track?: string | null;
+  path: string;
+  reason: string;
+  status: number;
+}

@@ -1,0 +1,160 @@
+/**
+ * The upload queue: several files wait, two travel at a time.
+ *
+ * A file's way: create the track, PUT the bytes to the presigned URL, tell the
+ * control plane. Each step can fail on its own; a failed file stays in the list
+ * with its reason until it is retried or dismissed, and never stops the others.
+ */
+
+import { words } from './api';
+import type { Job, Track, Upload } from './model';
+
+const PARALLEL = 2;
+
+export type UploadState = 'waiting' | 'creating' | 'sending' | 'finishing' | 'failed';
+
+export interface UploadItem {
+  id: string;
+  file: File;
+  state: UploadState;
+  /** Bytes that the storage has taken. */
+  sent: number;
+  message: string | null;
+  /** The track made for it, once there is one. */
+  track: string | null;
+}
+
+export interface UploadSteps {
+  create(file: File): Promise<{ track: Track; upload: Upload }>;
+  send(upload: Upload, file: File, onProgress: (sent: number) => void, signal: AbortSignal): Promise<void>;
+  finish(track: string): Promise<{ track: Track; job: Job }>;
+  remove(track: string): Promise<void>;
+}
+
+export interface UploadWatch {
+  onChange(): void;
+  onTrack(track: Track): void;
+  onJob(job: Job): void;
+  onRemoved(track: string): void;
+}
+
+export class UploadQueue {
+  private readonly items: UploadItem[] = [];
+  private readonly aborts = new Map<string, AbortController>();
+  private next = 1;
+
+  constructor(
+    private readonly steps: UploadSteps,
+    private readonly watch: UploadWatch,
+    private readonly parallel = PARALLEL,
+  ) {}
+
+  add(files: Iterable<File>): number {
+    let added = 0;
+    for (const file of files) {
+      this.items.push({ id: `u${this.next}`, file, state: 'waiting', sent: 0, message: null, track: null });
+      this.next += 1;
+      added += 1;
+    }
+    if (added > 0) {
+      this.watch.onChange();
+      this.pump();
+    }
+    return added;
+  }
+
+  list(): readonly UploadItem[] {
+    return this.items;
+  }
+
+  ofTrack(track: string): UploadItem | undefined {
+    return this.items.find((item) => item.track === track);
+  }
+
+  /** Whether leaving the page now would lose something. */
+  busy(): boolean {
+    return this.items.some((item) => item.state !== 'failed');
+  }
+
+  retry(id: string): void {
+    const item = this.items.find((one) => one.id === id);
+    if (!item || item.state !== 'failed') return;
+    this.forgetTrack(item);
+    item.state = 'waiting';
+    item.sent = 0;
+    item.message = null;
+    this.watch.onChange();
+    this.pump();
+  }
+
+  /** Stops a file at any step, and takes back the track that was made for it. */
+  cancel(id: string): void {
+    const at = this.items.findIndex((one) => one.id === id);
+    const item = this.items[at];
+    if (!item) return;
+    this.items.splice(at, 1);
+    this.aborts.get(id)?.abort();
+    this.forgetTrack(item);
+    this.watch.onChange();
+    this.pump();
+  }
+
+  private forgetTrack(item: UploadItem): void {
+    const track = item.track;
+    if (!track) return;
+    item.track = null;
+    this.watch.onRemoved(track);
+    // If this fails the server sweeps the abandoned upload by itself.
+    this.steps.remove(track).catch(() => undefined);
+  }
+
+  private pump(): void {
+    let running = this.aborts.size;
+    for (const item of this.items) {
+      if (running >= this.parallel) return;
+      if (item.state !== 'waiting') continue;
+      running += 1;
+      void this.run(item);
+    }
+  }
+
+  private async run(item: UploadItem): Promise<void> {
+    const abort = new AbortController();
+    this.aborts.set(item.id, abort);
+    item.state = 'creating';
+    this.watch.onChange();
+    try {
+      const { track, upload } = await this.steps.create(item.file);
+      item.track = track.track;
+      if (abort.signal.aborted) {
+        this.forgetTrack(item);
+        return;
+      }
+      this.watch.onTrack(track);
+      item.state = 'sending';
+      this.watch.onChange();
+      const onProgress = (sent: number) => {
+        item.sent = sent;
+        this.watch.onChange();
+      };
+      await this.steps.send(upload, item.file, onProgress, abort.signal);
+      item.state = 'finishing';
+      item.sent = item.file.size;
+      this.watch.onChange();
+      const done = await this.steps.finish(track.track);
+      if (abort.signal.aborted) return;
+      const at = this.items.indexOf(item);
+      if (at >= 0) this.items.splice(at, 1);
+      this.watch.onTrack(done.track);
+      this.watch.onJob(done.job);
+    } catch (error) {
+      if (abort.signal.aborted) return;
+      item.state = 'failed';
+      item.message = words(error);
+    } finally {
+      this.aborts.delete(item.id);
+      this.watch.onChange();
+      this.pump();
+    }
+  }
+}

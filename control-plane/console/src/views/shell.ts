@@ -1,0 +1,165 @@
+/** The frame of the page: head, the two columns (tabs on a phone), dropping files anywhere. */
+
+import type { App } from '../app';
+import { h, setAttr, setText, show } from '../dom';
+import { icon, mark } from '../icons';
+import type { LiveState } from '../live';
+import { ActivityView } from './activity';
+import { LibraryView } from './library';
+import { PlayerView } from './player';
+import { TrackView } from './track';
+
+type Tab = 'library' | 'activity';
+
+export class Shell {
+  readonly element: HTMLElement;
+  readonly library: LibraryView;
+  readonly activity: ActivityView;
+  readonly player: PlayerView;
+  track: TrackView | null = null;
+  private readonly live = h('p', { class: 'live', role: 'status', 'data-testid': 'live' });
+  private readonly column = h('div', { class: 'main-column' });
+  private readonly tabs: Record<Tab, HTMLButtonElement>;
+  private readonly drop = h(
+    'div',
+    { class: 'drop', hidden: true, 'aria-hidden': 'true', 'data-testid': 'drop' },
+    h('div', {}, icon('drop', 'big'), h('p', {}, 'Drop to add to the library')),
+  );
+  private countdown: ReturnType<typeof setInterval> | null = null;
+
+  constructor(
+    private readonly app: App,
+    fileInput: HTMLInputElement,
+    onFiles: (files: File[]) => void,
+  ) {
+    this.library = new LibraryView(app);
+    this.activity = new ActivityView(app);
+    this.player = new PlayerView(app);
+    const tab = (name: Tab, label: string) =>
+      h('button', { type: 'button', class: 'tab', 'data-testid': `tab-${name}`, onclick: () => this.select(name) }, label);
+    this.tabs = { library: tab('library', 'Library'), activity: tab('activity', 'Activity') };
+    this.column.append(this.library.element);
+    this.element = h(
+      'div',
+      { class: 'shell' },
+      h(
+        'header',
+        { class: 'top' },
+        h('a', { class: 'brand', href: '#/', 'aria-label': 'Segue, to the library' }, mark(), 'Segue'),
+        h('nav', { class: 'tabs', 'aria-label': 'Views' }, this.tabs.library, this.tabs.activity),
+        this.live,
+        h(
+          'button',
+          { type: 'button', class: 'button primary add', 'data-testid': 'add', onclick: () => app.chooseFiles() },
+          icon('plus'),
+          'Add tracks',
+        ),
+        fileInput,
+      ),
+      h('main', { class: 'columns-main' }, this.column, this.activity.element),
+      this.player.element,
+      this.drop,
+      app.dialogs.element,
+      app.dialogs.spoken,
+    );
+    this.select('library');
+    this.dropping(onFiles);
+    addEventListener('hashchange', () => this.route());
+    this.route();
+  }
+
+  render(): void {
+    if (this.track) this.track.render();
+    else this.library.render();
+    this.activity.render();
+    this.player.render();
+  }
+
+  setLive(state: LiveState): void {
+    if (this.countdown !== null) clearInterval(this.countdown);
+    this.countdown = null;
+    this.live.dataset['state'] = state.state;
+    if (state.state === 'open') this.sayLive('Live');
+    else if (state.state === 'connecting') this.sayLive('Connecting');
+    else {
+      const tell = () => {
+        const seconds = Math.max(0, Math.ceil((state.retryAt - Date.now()) / 1000));
+        this.sayLive(seconds > 0 ? `Offline, trying again in ${seconds} s` : 'Offline, trying again');
+      };
+      setAttr(this.live, 'title', state.message);
+      tell();
+      this.countdown = setInterval(tell, 1_000);
+      return;
+    }
+    setAttr(this.live, 'title', null);
+  }
+
+  private sayLive(text: string): void {
+    setText(this.live, text);
+  }
+
+  private select(name: Tab): void {
+    this.column.classList.toggle('off', name !== 'library');
+    this.activity.element.classList.toggle('off', name !== 'activity');
+    for (const [key, button] of Object.entries(this.tabs)) setAttr(button, 'aria-current', key === name ? 'page' : null);
+    if (name === 'library' && this.track) location.hash = '#/';
+  }
+
+  private route(): void {
+    const id = /^#\/track\/([^/]+)$/.exec(location.hash)?.[1];
+    this.track?.close();
+    this.track = null;
+    if (id) {
+      this.track = new TrackView(this.app, decodeURIComponent(id));
+      this.showColumn();
+      this.column.replaceChildren(this.track.element);
+      this.track.render();
+      this.track.focus();
+    } else {
+      this.column.replaceChildren(this.library.element);
+      this.showColumn();
+      this.library.render();
+    }
+    scrollTo(0, 0);
+  }
+
+  private showColumn(): void {
+    this.column.classList.remove('off');
+    this.activity.element.classList.add('off');
+    setAttr(this.tabs.library, 'aria-current', 'page');
+    setAttr(this.tabs.activity, 'aria-current', null);
+  }
+
+  private dropping(onFiles: (files: File[]) => void): void {
+    let depth = 0;
+    const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes('Files') ?? false;
+    addEventListener('dragenter', (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      depth += 1;
+      show(this.drop, true);
+    });
+    addEventListener('dragover', (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      if (event.dataTransfer) event.dataTransfer.dropEffect = 'copy';
+    });
+    addEventListener('dragleave', (event) => {
+      if (!carriesFiles(event)) return;
+      depth = Math.max(0, depth - 1);
+      if (depth === 0) show(this.drop, false);
+    });
+    addEventListener('drop', (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      depth = 0;
+      show(this.drop, false);
+      // A folder comes as an entry that cannot be read as a file; leave it out.
+      const files = [...(event.dataTransfer?.items ?? [])]
+        .filter((item) => item.kind === 'file' && !item.webkitGetAsEntry?.()?.isDirectory)
+        .map((item) => item.getAsFile())
+        .filter((file): file is File => file !== null);
+      onFiles(files);
+    });
+  }
+}

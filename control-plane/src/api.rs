@@ -1,0 +1,14 @@
+//! The routes, one file per resource. Handlers translate between HTTP and the parts; rules live in the parts.
+
+pub(crate) mod denials;
+pub(crate) mod edge;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod jobs;
+pub(crate) mod page;
+pub(crate) mod request;
+pub(crate) mod stats;
+pub(crate) mod tickets;
+pub(crate) mod tracks;
+pub(crate) mod uploads;
+pub(crate) mod worker;

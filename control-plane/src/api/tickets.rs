@@ -1,0 +1,119 @@
+//! `POST /v1/tracks/{track}/tickets`: a signed ticket, and the URL that a player opens.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use segue_signing::Claims;
+use serde::{Deserialize, Serialize};
+
+use super::request::{Body, track_id};
+use crate::error::ApiError;
+use crate::ids::NoRandomness;
+use crate::state::Shared;
+use crate::store::tracks;
+use crate::{clock, objects};
+
+/// Longest `sid` and `sub`, in bytes: what a fact keeps of them whole.
+const NAME_MAX: usize = 128;
+
+/// Body of the request; every field is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grant {
+    /// The listener's device session; random where it is left out.
+    #[serde(default)]
+    sid: Option<String>,
+    /// The listener.
+    #[serde(default)]
+    sub: Option<String>,
+    /// Life of the ticket in seconds.
+    #[serde(default)]
+    ttl_s: Option<u64>,
+    /// Not valid before this, seconds since the epoch.
+    #[serde(default)]
+    nbf: Option<i64>,
+    /// Address or CIDR of the listener.
+    #[serde(default)]
+    ip: Option<String>,
+    /// Limit class.
+    #[serde(default)]
+    lim: Option<String>,
+    /// Until when the ticket may be renewed, seconds since the epoch.
+    #[serde(default)]
+    renew_until: Option<i64>,
+    /// For policies.
+    #[serde(default)]
+    ctx: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Issued {
+    ticket: String,
+    /// `<edge>/p/<ticket>/hls/<track>/master.m3u8`
+    url: String,
+    /// Seconds since the epoch.
+    expires: i64,
+    sid: String,
+}
+
+pub(crate) async fn issue(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+    Body(grant): Body<Grant>,
+) -> Result<(StatusCode, Json<Issued>), ApiError> {
+    let id = track_id(id)?;
+    if tracks::get(&parts.store, &id).await?.is_none() {
+        return Err(ApiError::NotFound("track"));
+    }
+    let name = |what: &str, text: Option<&str>| match text {
+        Some(text) if text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control) => {
+            Err(ApiError::invalid(format!("`{what}` must be 1 to {NAME_MAX} bytes of text without control characters")))
+        }
+        _ => Ok(()),
+    };
+    name("sid", grant.sid.as_deref())?;
+    name("sub", grant.sub.as_deref())?;
+    let max = parts.tickets.max_ttl.as_secs();
+    let ttl = grant.ttl_s.unwrap_or(parts.tickets.ttl.as_secs());
+    if ttl == 0 || ttl > max {
+        return Err(ApiError::invalid(format!("`ttl_s` must be 1 to {max} seconds")));
+    }
+    let sid = match grant.sid {
+        Some(sid) => sid,
+        None => random_sid()?,
+    };
+    let now = clock::now_s();
+    let expires = now + i64::try_from(ttl).unwrap_or(i64::MAX / 2);
+    let claims = Claims {
+        exp: expires,
+        nbf: grant.nbf,
+        iat: Some(now),
+        path: format!("/{}", objects::media_prefix(&id)),
+        sid: Some(sid.clone()),
+        sub: grant.sub,
+        ip: grant.ip,
+        lim: grant.lim,
+        renew_until: grant.renew_until,
+        ctx: grant.ctx,
+    };
+    let ticket = parts
+        .keys
+        .mint(&claims, now)
+        .ok_or_else(|| ApiError::Busy {
+            word: "no-signing-key",
+            message: "no signing key is valid at this time; add one under [keys]".to_owned(),
+        })?
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    let url = format!("{}/p/{ticket}/{}", parts.edge_base, objects::alias_key(&id));
+    Ok((StatusCode::CREATED, Json(Issued { ticket, url, expires, sid })))
+}
+
+/// 128 random bits.
+fn random_sid() -> Result<String, NoRandomness> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}

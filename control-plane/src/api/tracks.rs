@@ -1,0 +1,227 @@
+//! `/v1/tracks`: create, list, show, purge, delete.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::request::{Asked, Body, Page, track_id};
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::removals::Removal;
+use crate::store::tracks::NewTrack;
+use crate::store::{StoreError, keys, removals, tracks};
+use crate::{clock, ids, objects, sweeper, views};
+
+/// Longest file name and title, in bytes: what file systems take.
+const NAME_MAX: usize = 255;
+
+/// How long a deletion waits for the bucket before it leaves the rest to the sweep.
+const REMOVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Body of `POST /v1/tracks`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Create {
+    filename: String,
+    /// Size of the file in bytes; the upload must have exactly this.
+    size: u64,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default)]
+    title: Option<String>,
+}
+
+/// Where and how to send the file.
+#[derive(Debug, Serialize)]
+pub(crate) struct Upload {
+    method: String,
+    url: String,
+    headers: std::collections::BTreeMap<String, String>,
+    /// Seconds since the epoch.
+    expires: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Created {
+    track: views::Track,
+    upload: Upload,
+}
+
+impl Create {
+    fn check(&self, max_size: u64) -> Result<(), ApiError> {
+        let named = |what: &str, text: &str| {
+            let fits = !text.trim().is_empty() && text.len() <= NAME_MAX && !text.chars().any(char::is_control);
+            if fits {
+                return Ok(());
+            }
+            Err(ApiError::invalid(format!("`{what}` must be 1 to {NAME_MAX} bytes of text without control characters")))
+        };
+        named("filename", &self.filename)?;
+        if let Some(title) = &self.title {
+            named("title", title)?;
+        }
+        let header = |text: &str| text.len() <= NAME_MAX && http::HeaderValue::from_str(text).is_ok();
+        if self.content_type.as_deref().is_some_and(|text| !header(text)) {
+            return Err(ApiError::invalid("`content_type` is not a header value"));
+        }
+        match self.size {
+            0 => Err(ApiError::Invalid {
+                status: StatusCode::BAD_REQUEST,
+                word: "empty-file",
+                message: "the file is empty: there is nothing to play in it".to_owned(),
+            }),
+            size if size > max_size => Err(ApiError::Invalid {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                word: "too-large",
+                message: format!("the file has {size} bytes; this house takes at most {max_size}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file name's last part without its extension, with spaces for what stands for spaces.
+    fn title_from_name(&self) -> String {
+        let name = self.filename.rsplit(['/', '\\']).next().unwrap_or(&self.filename);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        let title = stem.replace('_', " ");
+        if title.trim().is_empty() { self.filename.clone() } else { title.trim().to_owned() }
+    }
+}
+
+/// A new track, and where its file goes.
+pub(crate) async fn create(
+    State(parts): State<Shared>,
+    Body(create): Body<Create>,
+) -> Result<(StatusCode, Json<Created>), ApiError> {
+    create.check(parts.uploads.max_size)?;
+    let id = ids::track()?;
+    let upload_key = format!("{}{}", objects::upload_prefix(&id), ids::other()?);
+    let content_type = create.content_type.as_deref().filter(|text| !text.is_empty());
+    let ttl = parts.uploads.url_ttl;
+    let put = parts.objects.presign_put(&upload_key, create.size, content_type, ttl).await?;
+    let expires = clock::now_s() + i64::try_from(ttl.as_secs()).unwrap_or(0);
+    let title = create.title.clone().unwrap_or_else(|| create.title_from_name());
+    let new = NewTrack {
+        id: &id,
+        title: title.trim(),
+        title_given: create.title.is_some(),
+        filename: &create.filename,
+        content_type,
+        upload_key: &upload_key,
+        bytes: create.size,
+    };
+    let mut tx = parts.store.begin().await?;
+    tracks::insert(&mut tx, &new, clock::now_ms()).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    parts.tell_track(&id).await;
+    let track = view(&parts, &id).await?;
+    let upload = Upload { method: put.method, url: put.url, headers: put.headers, expires };
+    Ok((StatusCode::CREATED, Json(Created { track, upload })))
+}
+
+/// Newest first.
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Value>, ApiError> {
+    let rows = tracks::list(&parts.store, page.cursor()?, page.limit()).await?;
+    let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
+    let shown = rows.into_iter().map(|row| views::Track::new(row, &parts.keys, &parts.edge_base));
+    Ok(Json(json!({ "tracks": shown.collect::<Vec<_>>(), "next": next })))
+}
+
+pub(crate) async fn show(State(parts): State<Shared>, Path(id): Path<String>) -> Result<Json<views::Track>, ApiError> {
+    Ok(Json(view(&parts, &track_id(id)?).await?))
+}
+
+/// The track as the API shows it.
+pub(super) async fn view(parts: &Parts, id: &str) -> Result<views::Track, ApiError> {
+    parts.track_view(id).await?.ok_or(ApiError::NotFound("track"))
+}
+
+/// Makes edges forget what they keep of the track: its next requests go to the bucket.
+pub(crate) async fn purge(State(parts): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let id = track_id(id)?;
+    if tracks::get(&parts.store, &id).await?.is_none() {
+        return Err(ApiError::NotFound("track"));
+    }
+    let now = clock::now_ms();
+    let mut tx = parts.store.begin().await?;
+    let generation = keys::raise_generation(&mut tx, &id, now).await?;
+    keys::raise_revision(&mut tx, now).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    parts.keys.publish(&parts.store).await?;
+    Ok(Json(json!({ "track": id, "generation": generation })))
+}
+
+/// Removes a track, its jobs, its objects, and what edges keep of it. Its sums stay.
+///
+/// The database goes first: from then on nobody gets a ticket, a worker loses its lease, and the removal of the
+/// objects is noted, so that a crash or a store that is away only delays it.
+pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let id = track_id(id)?;
+    let now = clock::now_ms();
+    let until_ms = sweeper::last_write(&parts, now);
+    let prefixes = [objects::media_prefix(&id), objects::upload_prefix(&id)];
+    let mut tx = parts.store.begin().await?;
+    if !tracks::delete(&mut tx, &id).await? {
+        return Err(ApiError::NotFound("track"));
+    }
+    for prefix in &prefixes {
+        removals::note(&mut tx, prefix, None, now, until_ms).await?;
+    }
+    keys::raise_generation(&mut tx, &id, now).await?;
+    keys::raise_revision(&mut tx, now).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    parts.keys.publish(&parts.store).await?;
+    parts.bus.tell_deleted(&id);
+    let removals = async {
+        for prefix in prefixes {
+            sweeper::remove(&parts, &Removal { prefix, keep: None, until_ms }).await?;
+        }
+        Ok::<(), ApiError>(())
+    };
+    match tokio::time::timeout(REMOVAL_MAX, removals).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(track.id = id, %error, "the objects of a deleted track remain for now; the sweep removes them")
+        }
+        Err(_) => tracing::info!(track.id = id, "the objects of a deleted track are many; the sweep removes the rest"),
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(filename: &str) -> Create {
+        Create { filename: filename.to_owned(), size: 1, content_type: None, title: None }
+    }
+
+    #[test]
+    fn a_title_is_made_from_the_file_name() {
+        for (name, title) in [
+            ("My_Song.mp3", "My Song"),
+            ("C:\\Music\\a.b.flac", "a.b"),
+            ("dir/Ein Lied.ogg", "Ein Lied"),
+            (".mp3", ".mp3"),
+            ("noextension", "noextension"),
+        ] {
+            assert_eq!(named(name).title_from_name(), title, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_file_is_refused_with_its_word() {
+        let word = |create: Create| create.check(100).err().map(|error| error.kind());
+        assert_eq!(word(named("a.mp3")), None);
+        assert_eq!(word(named("")), Some("invalid"));
+        assert_eq!(word(named("a\nb")), Some("invalid"));
+        assert_eq!(word(named(&"x".repeat(256))), Some("invalid"));
+        assert_eq!(word(Create { size: 0, ..named("a") }), Some("empty-file"));
+        assert_eq!(word(Create { size: 101, ..named("a") }), Some("too-large"));
+        assert_eq!(word(Create { content_type: Some("a\r\nb".to_owned()), ..named("a") }), Some("invalid"));
+    }
+}

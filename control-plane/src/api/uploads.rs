@@ -1,0 +1,64 @@
+//! `POST /v1/tracks/{track}/uploaded`: the file is there; check it, and queue its transcode.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::request::track_id;
+use super::tracks::view;
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::tracks::{Status, TrackRow};
+use crate::store::{StoreError, jobs, tracks};
+use crate::{clock, ids, views};
+
+/// Holds the object against what was declared and enqueues one job, in the transaction that makes the track `queued`.
+/// Calling it again answers the same job.
+pub(crate) async fn uploaded(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let id = track_id(id)?;
+    let row = tracks::get(&parts.store, &id).await?.ok_or(ApiError::NotFound("track"))?;
+    if row.status == Status::Uploading {
+        check(&parts, &row).await?;
+        enqueue(&parts, &id).await?;
+    }
+    let job = jobs::latest_of(&parts.store, &id).await?.ok_or_else(|| {
+        let why = row.message.unwrap_or_else(|| "the upload is over".to_owned());
+        ApiError::conflict("upload-abandoned", why)
+    })?;
+    let body = json!({ "track": view(&parts, &id).await?, "job": views::Job::from(&job) });
+    Ok((StatusCode::ACCEPTED, Json(body)))
+}
+
+async fn check(parts: &Parts, row: &TrackRow) -> Result<(), ApiError> {
+    let found = parts.objects.head(&row.upload_key).await?.ok_or_else(|| {
+        ApiError::conflict("upload-missing", "the file is not there yet: PUT it to the upload's URL first")
+    })?;
+    if found.bytes == row.bytes {
+        return Ok(());
+    }
+    let (there, declared) = (found.bytes, row.bytes);
+    Err(ApiError::conflict(
+        "size-mismatch",
+        format!("the file that arrived has {there} bytes, {declared} were declared: upload it again"),
+    ))
+}
+
+async fn enqueue(parts: &Parts, track: &str) -> Result<(), ApiError> {
+    let job = ids::other()?;
+    let now = clock::now_ms();
+    let mut tx = parts.store.begin().await?;
+    // Guarded: of two calls at once, one finds the track queued already and leaves its job alone.
+    if tracks::transition(&mut tx, track, Status::Uploading, Status::Queued, now).await? {
+        jobs::enqueue(&mut tx, &job, track, parts.jobs.max_attempts, now).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        parts.wake_workers();
+        if let Some(job) = jobs::get(&parts.store, &job).await? {
+            parts.tell_job(&job).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! `/v1/worker`: how a transcode worker takes a job, shows that it lives, and hands over its result.
+//!
+//! Every call after the claim names the fence that the claim gave. A worker whose fence is not the newest one gets
+//! 409 `lease-lost`, whatever it says, and must drop its work.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::request::Body;
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::jobs::{Claimed, State as JobState};
+use crate::store::tracks::Published;
+use crate::store::{StoreError, jobs};
+use crate::{clock, publication};
+
+/// Longest wait of one claim, in milliseconds: shorter than what balancers allow a silent connection.
+const WAIT_MAX_MS: u64 = 30_000;
+
+/// A waiting claim looks again at least this often: a job may have been queued by another control plane, or by a
+/// request that was cut off before it could wake anybody.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Longest text of the alias, in bytes: ten times the largest ladder.
+const MASTER_MAX: usize = 64 * 1024;
+
+/// Longest reason word and message, in bytes.
+const REASON_MAX: usize = 64;
+const MESSAGE_MAX: usize = 2000;
+
+/// What a worker is doing.
+const STAGES: [&str; 5] = ["fetch", "probe", "measure", "encode", "publish"];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Claim {
+    /// Name of the worker, for people.
+    worker: String,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// The most urgent job, waited for; 204 where none came.
+pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>) -> Result<Response, ApiError> {
+    if claim.worker.is_empty() || claim.worker.len() > 128 {
+        return Err(ApiError::invalid("`worker` must be 1 to 128 bytes"));
+    }
+    let until = Instant::now() + Duration::from_millis(claim.wait_ms.min(WAIT_MAX_MS));
+    // Subscribed before the first look, so that a job that comes in between wakes this claim.
+    let mut queued = parts.queued.subscribe();
+    loop {
+        queued.mark_unchanged();
+        if let Some(claimed) = take(&parts, &claim.worker).await? {
+            parts.tell_job(&claimed.job).await;
+            return Ok(Json(offer(&parts, &claimed)).into_response());
+        }
+        let pause = jobs::next_due(&parts.store).await?.map_or(LOOK_AGAIN, |due_ms| {
+            let pause = u64::try_from(due_ms - clock::now_ms()).unwrap_or(0).max(10);
+            LOOK_AGAIN.min(Duration::from_millis(pause))
+        });
+        let look_again = until.min(Instant::now() + pause);
+        if Instant::now() >= until {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        tokio::select! {
+            _ = queued.changed() => {}
+            () = tokio::time::sleep_until(look_again) => {}
+            () = parts.shutdown.cancelled() => return Ok(StatusCode::NO_CONTENT.into_response()),
+        }
+    }
+}
+
+async fn take(parts: &Parts, worker: &str) -> Result<Option<Claimed>, StoreError> {
+    let mut tx = parts.store.begin().await?;
+    let claimed = jobs::claim(&mut tx, worker, parts.patience(), clock::now_ms()).await?;
+    tx.commit().await?;
+    Ok(claimed)
+}
+
+fn offer(parts: &Parts, claimed: &Claimed) -> Value {
+    json!({
+        "job": claimed.job.id,
+        "track": claimed.job.track,
+        "fence": claimed.job.fence,
+        "attempt": claimed.job.attempts,
+        "lease_ms": parts.patience().lease_ms,
+        "source": {
+            "key": claimed.source_key,
+            "bytes": claimed.source_bytes,
+            "filename": claimed.filename,
+        },
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Progress {
+    fence: i64,
+    stage: String,
+    /// 0 to 1 over the whole job.
+    progress: f64,
+}
+
+/// A sign of life. Extends the lease.
+pub(crate) async fn progress(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+    Body(said): Body<Progress>,
+) -> Result<Json<Value>, ApiError> {
+    if !STAGES.contains(&said.stage.as_str()) {
+        return Err(ApiError::invalid(format!("`stage` must be one of: {}", STAGES.join(", "))));
+    }
+    if !said.progress.is_finite() {
+        return Err(ApiError::invalid("`progress` must be a number from 0 to 1"));
+    }
+    let (share, patience) = (said.progress.clamp(0.0, 1.0), parts.patience());
+    let mut tx = parts.store.begin().await?;
+    let job = jobs::progress(&mut tx, &id, said.fence, &said.stage, share, patience, clock::now_ms()).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    let job = job.map_err(|_| ApiError::lease_lost())?;
+    parts.tell_job(&job).await;
+    Ok(Json(json!({ "lease_ms": patience.lease_ms })))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Complete {
+    fence: i64,
+    #[serde(flatten)]
+    published: Published,
+}
+
+/// The result. Once this answers 200 it is kept, and the track will be published whatever happens to the worker.
+pub(crate) async fn complete(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+    Body(complete): Body<Complete>,
+) -> Result<Json<Value>, ApiError> {
+    check_result(&complete)?;
+    let taken = publication::accept(&parts, &id, complete.fence, &complete.published).await?;
+    let job = taken.map_err(|_| ApiError::lease_lost())?;
+    // Carried to its end even where the worker hangs up.
+    let publisher = Shared::clone(&parts);
+    let task = tokio::spawn(async move { publication::carry_out(&publisher, &job).await.map(|ended| (job, ended)) });
+    let (job, ended) =
+        task.await.map_err(|error| ApiError::Internal(format!("publishing a track panicked: {error}")))??;
+    let state = ended.map_or(job.state, |job| job.state);
+    Ok(Json(json!({ "job": id, "state": state })))
+}
+
+/// The alias must name nothing but the attempt's own folder, and the folder must be this attempt's.
+fn check_result(complete: &Complete) -> Result<(), ApiError> {
+    let Published { version, master, renditions, .. } = &complete.published;
+    let spelled =
+        version.len() <= 64 && version.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !spelled || !version.ends_with(&format!("-{}", complete.fence)) {
+        return Err(ApiError::invalid("`version` must be lower-case letters and digits that end in -<fence>"));
+    }
+    if master.len() > MASTER_MAX || !master.starts_with("#EXTM3U") {
+        return Err(ApiError::invalid("`master` is not a playlist (RFC 8216, section 4.3.1.1), or is too long"));
+    }
+    let folder = format!("{version}/");
+    let uris = master.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let stray = |uri: &&str| !uri.starts_with(&folder) || uri.split('/').any(|part| part == ".." || part.is_empty());
+    if let Some(uri) = uris.clone().find(stray) {
+        return Err(ApiError::invalid(format!("`master` names {uri:?}, which is not under {folder}")));
+    }
+    if uris.count() == 0 || renditions.len() > 64 {
+        return Err(ApiError::invalid("`master` names no rendition, or there are more than 64"));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fail {
+    fence: i64,
+    /// Word.
+    reason: String,
+    /// Sentence for a person.
+    message: String,
+    retryable: bool,
+}
+
+/// A failed attempt: tried again after a pause where that may help and attempts are left.
+pub(crate) async fn fail(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+    Body(said): Body<Fail>,
+) -> Result<Json<Value>, ApiError> {
+    let word = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if said.reason.is_empty() || said.reason.len() > REASON_MAX || !word(&said.reason) {
+        return Err(ApiError::invalid("`reason` must be a word of lower-case letters, digits and dashes"));
+    }
+    let message = bounded(&said.message, MESSAGE_MAX);
+    let why = (said.reason.as_str(), message);
+    let mut tx = parts.store.begin().await?;
+    let job = jobs::fail(
+        &mut tx,
+        (&id, said.fence),
+        JobState::Running,
+        why,
+        said.retryable,
+        parts.patience(),
+        clock::now_ms(),
+    )
+    .await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    let job = job.map_err(|_| ApiError::lease_lost())?;
+    parts.wake_workers();
+    parts.tell_job(&job).await;
+    Ok(Json(json!({ "job": id, "state": job.state })))
+}
+
+/// The longest beginning of `text` that has at most `max` bytes.
+fn bounded(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or("")
+}

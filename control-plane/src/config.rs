@@ -1,0 +1,325 @@
+//! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use segue_config::{Document, Secret, Section, Size, Span};
+use segue_signing::SigningSecret;
+use url::Url;
+
+/// The largest object that one S3 PUT can carry (S3 API reference, PutObject: 5 GiB).
+const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Everything that a control plane is told.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// Where the API and the page listen; unused where a bound listener is handed over.
+    pub listen: SocketAddr,
+    /// The SQLite file. Its folder is made when it is missing.
+    pub database: PathBuf,
+    /// The bucket that holds uploads and tracks.
+    pub objects: ObjectsConfig,
+    /// The edge's public base URL, without a trailing slash: playback and artwork URLs start with it.
+    pub edge_base_url: String,
+    /// Signing keys: key id and secret, in the order of their names. All verify; the last one signs.
+    pub keys: Vec<(String, Secret)>,
+    /// Bootstrap tokens.
+    pub tokens: TokensConfig,
+    /// What may be uploaded.
+    pub uploads: UploadsConfig,
+    /// How long tickets live.
+    pub tickets: TicketsConfig,
+    /// Leases and retries of transcode jobs.
+    pub jobs: JobsConfig,
+    /// How long requests and connections may take, and how many there may be.
+    pub http: HttpConfig,
+}
+
+/// The S3 bucket.
+#[derive(Clone, Debug)]
+pub struct ObjectsConfig {
+    /// Endpoint that the control plane itself speaks to.
+    pub endpoint: String,
+    /// Endpoint in presigned URLs, where clients reach the store under another name.
+    pub public_endpoint: Option<String>,
+    /// Region named in signatures.
+    pub region: String,
+    /// Bucket name.
+    pub bucket: String,
+    /// Access key id.
+    pub access_key: Secret,
+    /// Secret access key.
+    pub secret_key: Secret,
+    /// Make the bucket at start when it is missing.
+    pub create_bucket: bool,
+}
+
+/// Tokens that exist from the first start; a changed secret replaces the old one.
+#[derive(Clone, Debug)]
+pub struct TokensConfig {
+    /// Token with every scope.
+    pub admin: Secret,
+    /// Token of transcode workers.
+    pub worker: Option<Secret>,
+    /// Token of edges.
+    pub edge: Option<Secret>,
+}
+
+/// Bounds on uploads.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadsConfig {
+    /// Largest upload, in bytes.
+    pub max_size: u64,
+    /// How long a presigned upload URL is valid.
+    pub url_ttl: Duration,
+    /// An upload that was never completed fails after this long.
+    pub ttl: Duration,
+}
+
+/// Bounds on tickets.
+#[derive(Clone, Copy, Debug)]
+pub struct TicketsConfig {
+    /// Life of a ticket where the request names none.
+    pub ttl: Duration,
+    /// Longest life that a request may ask for.
+    pub max_ttl: Duration,
+}
+
+/// Leases and retries.
+#[derive(Clone, Copy, Debug)]
+pub struct JobsConfig {
+    /// A worker that says nothing for this long has lost its job.
+    pub lease: Duration,
+    /// Claims of one job before it fails for good.
+    pub max_attempts: u32,
+    /// Wait before the second attempt; doubled for each one after.
+    pub backoff: Duration,
+    /// Longest such wait.
+    pub backoff_max: Duration,
+    /// How often expired leases, interrupted publications and abandoned uploads are looked for.
+    pub sweep: Duration,
+}
+
+/// Bounds of the HTTP server.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpConfig {
+    /// Connections served at once; further ones wait in the kernel's backlog.
+    pub connections: usize,
+    /// A request that is no long poll and no event stream is answered within this.
+    pub timeout: Duration,
+    /// Largest request body, in bytes.
+    pub body_max: usize,
+    /// Event streams at once.
+    pub streams: usize,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> Self {
+        Self { max_size: 2 << 30, url_ttl: Duration::from_secs(3600), ttl: Duration::from_secs(24 * 3600) }
+    }
+}
+
+impl Default for TicketsConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(6 * 3600), max_ttl: Duration::from_secs(30 * 24 * 3600) }
+    }
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            max_attempts: 3,
+            backoff: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(300),
+            sweep: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { connections: 4096, timeout: Duration::from_secs(30), body_max: 1 << 20, streams: 512 }
+    }
+}
+
+impl ControlConfig {
+    /// Reads a whole configuration; every problem goes to the document, whose `finish` decides.
+    pub fn read(doc: &Document<'_>) -> Self {
+        let root = doc.root();
+        let config = Self {
+            listen: root.or("listen", SocketAddr::from(([127, 0, 0, 1], 8090))),
+            database: root.section("database").or("url", PathBuf::from("segue.db")),
+            objects: ObjectsConfig::read(&root.section("objects")),
+            edge_base_url: base_url(&root.section("edge"), "base_url"),
+            keys: keys(&root.section("keys").free_form()),
+            tokens: TokensConfig::read(&root.section("tokens")),
+            uploads: UploadsConfig::read(&root.section("uploads")),
+            tickets: TicketsConfig::read(&root.section("tickets")),
+            jobs: JobsConfig::read(&root.section("jobs")),
+            http: HttpConfig::read(&root.section("http")),
+        };
+        if config.keys.is_empty() {
+            root.problem("keys", "no signing key; name at least one, as in: k1 = \"env:SEGUE_KEY_K1\"");
+        }
+        Self { database: without_scheme(config.database), ..config }
+    }
+}
+
+/// `sqlite:///var/lib/x.db`, `sqlite:x.db` and a plain path all name a file.
+fn without_scheme(path: PathBuf) -> PathBuf {
+    let Some(text) = path.to_str() else { return path };
+    match text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")) {
+        Some(rest) => PathBuf::from(rest),
+        None => path,
+    }
+}
+
+fn base_url(section: &Section<'_>, key: &str) -> String {
+    let Some(text) = section.require::<String>(key) else { return String::new() };
+    http_url(section, key, &text);
+    text.trim_end_matches('/').to_owned()
+}
+
+fn http_url(section: &Section<'_>, key: &str, text: &str) {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {}
+        Ok(_) => section.problem(key, "not an http:// or https:// address with a host"),
+        Err(error) => section.problem(key, format!("not a URL: {error}")),
+    }
+}
+
+fn keys(section: &Section<'_>) -> Vec<(String, Secret)> {
+    let names = section.names();
+    names
+        .into_iter()
+        .filter_map(|kid| {
+            let secret: Secret = section.require(&kid)?;
+            if let Err(error) = SigningSecret::parse(secret.expose()) {
+                section.problem(&kid, error.to_string());
+            }
+            Some((kid, secret))
+        })
+        .collect()
+}
+
+fn at_least(section: &Section<'_>, key: &str, value: Duration, least: Duration) -> Duration {
+    if value < least {
+        section.problem(key, format!("must be at least {} ms", least.as_millis()));
+    }
+    value
+}
+
+fn positive(section: &Section<'_>, key: &str, value: usize) -> usize {
+    if value == 0 {
+        section.problem(key, "must be at least 1");
+    }
+    value
+}
+
+impl ObjectsConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let secret = |key| section.require(key).unwrap_or_else(|| Secret::literal(""));
+        let endpoint: String = section.require("endpoint").unwrap_or_default();
+        if !endpoint.is_empty() {
+            http_url(section, "endpoint", &endpoint);
+        }
+        let public_endpoint: Option<String> = section.get("public_endpoint");
+        if let Some(public) = &public_endpoint {
+            http_url(section, "public_endpoint", public);
+        }
+        Self {
+            endpoint,
+            public_endpoint,
+            region: section.or("region", "us-east-1".to_owned()),
+            bucket: section.or("bucket", "media".to_owned()),
+            access_key: secret("access_key"),
+            secret_key: secret("secret_key"),
+            create_bucket: section.or("create_bucket", false),
+        }
+    }
+}
+
+impl TokensConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let checked = |key: &str| {
+            let secret: Option<Secret> = section.get(key);
+            if secret.as_ref().is_some_and(|secret| secret.expose().len() < 16) {
+                section.problem(key, "shorter than 16 bytes; make one with: openssl rand -hex 24");
+            }
+            secret
+        };
+        let admin = checked("admin");
+        if admin.is_none() && !section.has("admin") {
+            section.problem("admin", "missing; it must be set");
+        }
+        Self { admin: admin.unwrap_or_else(|| Secret::literal("")), worker: checked("worker"), edge: checked("edge") }
+    }
+}
+
+impl UploadsConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let max_size = section.or("max_size", Size(default.max_size)).0;
+        if max_size == 0 || max_size > PUT_MAX {
+            section.problem("max_size", "must be between 1 byte and 5GiB, the most that one S3 PUT can carry");
+        }
+        let url_ttl = section.or("url_ttl", Span(default.url_ttl)).0;
+        if url_ttl.as_secs() == 0 || url_ttl > Duration::from_secs(7 * 24 * 3600) {
+            section.problem("url_ttl", "must be between 1s and 168h, the longest that a presigned URL can live");
+        }
+        Self { max_size, url_ttl, ttl: section.or("ttl", Span(default.ttl)).0 }
+    }
+}
+
+impl TicketsConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let second = Duration::from_secs(1);
+        let ttl = at_least(section, "ttl", section.or("ttl", Span(default.ttl)).0, second);
+        let max_ttl = at_least(section, "max_ttl", section.or("max_ttl", Span(default.max_ttl)).0, ttl);
+        Self { ttl, max_ttl }
+    }
+}
+
+impl JobsConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let span = |key: &str, value: Duration, least: u64| {
+            at_least(section, key, section.or(key, Span(value)).0, Duration::from_millis(least))
+        };
+        let max_attempts = section.or("max_attempts", default.max_attempts);
+        if max_attempts == 0 {
+            section.problem("max_attempts", "must be at least 1");
+        }
+        Self {
+            lease: span("lease", default.lease, 1000),
+            max_attempts,
+            backoff: span("backoff", default.backoff, 0),
+            backoff_max: span("backoff_max", default.backoff_max, 0),
+            sweep: span("sweep", default.sweep, 10),
+        }
+    }
+}
+
+impl HttpConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let body_max = usize::try_from(section.or("body_max", Size(default.body_max as u64)).0).unwrap_or(usize::MAX);
+        Self {
+            connections: positive(section, "connections", section.or("connections", default.connections)),
+            timeout: at_least(
+                section,
+                "timeout",
+                section.or("timeout", Span(default.timeout)).0,
+                Duration::from_secs(1),
+            ),
+            body_max: positive(section, "body_max", body_max),
+            streams: positive(section, "streams", section.or("streams", default.streams)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

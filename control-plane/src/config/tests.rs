@@ -1,0 +1,92 @@
+//! Configurations as operators write them, right and wrong.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const WHOLE: &str = r#"
+    listen = "0.0.0.0:8090"
+    [database]
+    url = "sqlite:///var/lib/segue/control.db"
+    [objects]
+    endpoint = "http://127.0.0.1:9000"
+    public_endpoint = "https://media.example"
+    access_key = "AK"
+    secret_key = "SK"
+    create_bucket = true
+    [edge]
+    base_url = "https://edge.example/"
+    [keys]
+    k1 = "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+    [tokens]
+    admin = "0123456789abcdef-admin"
+    worker = "0123456789abcdef-worker"
+    [uploads]
+    max_size = "100MiB"
+    ttl = "1h"
+    [tickets]
+    ttl = "10m"
+    [jobs]
+    lease = "20s"
+"#;
+
+/// What was read, and every problem.
+fn read(text: &str) -> (ControlConfig, Vec<String>) {
+    let env = |_: &str| None;
+    let doc = Document::parse(text, "control.toml", &env).unwrap();
+    let config = ControlConfig::read(&doc);
+    let problems = doc
+        .finish()
+        .err()
+        .map(|problems| problems.0.into_iter().map(|p| format!("{}: {}", p.key, p.message)).collect());
+    (config, problems.unwrap_or_default())
+}
+
+#[test]
+fn a_whole_configuration_is_read() {
+    let (config, problems) = read(WHOLE);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(config.database, PathBuf::from("/var/lib/segue/control.db"));
+    assert_eq!(config.edge_base_url, "https://edge.example");
+    assert_eq!(config.objects.public_endpoint.as_deref(), Some("https://media.example"));
+    assert_eq!((config.uploads.max_size, config.uploads.ttl), (100 << 20, Duration::from_secs(3600)));
+    assert_eq!((config.tickets.ttl, config.jobs.lease), (Duration::from_secs(600), Duration::from_secs(20)));
+    assert_eq!((config.keys.len(), config.objects.bucket.as_str()), (1, "media"));
+}
+
+#[test]
+fn an_empty_one_names_everything_that_is_missing_at_once() {
+    let (_, problems) = read("");
+    for key in ["objects.endpoint", "objects.access_key", "objects.secret_key", "edge.base_url", "keys", "tokens.admin"]
+    {
+        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}:"))), "{key} in {problems:?}");
+    }
+}
+
+#[test]
+fn each_wrong_value_is_named() {
+    for (right, wrong, key) in [
+        ("http://127.0.0.1:9000", "127.0.0.1:9000", "objects.endpoint"),
+        ("https://media.example", "ftp://media.example", "objects.public_endpoint"),
+        ("https://edge.example/", "edge", "edge.base_url"),
+        ("hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "short", "keys.k1"),
+        ("0123456789abcdef-admin", "short", "tokens.admin"),
+        ("100MiB", "6GiB", "uploads.max_size"),
+        ("\"10m\"", "\"0s\"", "tickets.ttl"),
+        ("\"20s\"", "\"1ms\"", "jobs.lease"),
+        ("lease =", "leese =", "jobs.leese"),
+    ] {
+        let text = WHOLE.replace(right, wrong);
+        assert_ne!(text, WHOLE, "{right}");
+        let (_, problems) = read(&text);
+        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}:"))), "{wrong}: {problems:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_in_debug_output() {
+    let (config, _) = read(WHOLE);
+    let text = format!("{config:?}");
+    for secret in ["SK\"", "0123456789abcdef-admin", "000102030405"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}

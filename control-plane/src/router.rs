@@ -1,0 +1,85 @@
+//! The table of contents of the API: every route, under the scope that it needs.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use http::StatusCode;
+
+use crate::api::{denials, edge, events, health, jobs, page, stats, tickets, tracks, uploads, worker};
+use crate::auth::{self, Scope};
+use crate::error::ApiError;
+use crate::state::Shared;
+
+/// The whole service.
+pub(crate) fn router(shared: Shared) -> Router {
+    let publish = Router::new()
+        .route("/v1/tracks", post(tracks::create))
+        .route("/v1/tracks/{track}", delete(tracks::delete))
+        .route("/v1/tracks/{track}/uploaded", post(uploads::uploaded))
+        .route("/v1/tracks/{track}/purge", post(tracks::purge))
+        .route("/v1/jobs/{job}/retry", post(jobs::retry));
+    let play = Router::new().route("/v1/tracks/{track}/tickets", post(tickets::issue));
+    let read = Router::new()
+        .route("/v1/tracks", get(tracks::list))
+        .route("/v1/tracks/{track}", get(tracks::show))
+        .route("/v1/tracks/{track}/stats", get(stats::of_track))
+        .route("/v1/denials", get(denials::list))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{job}", get(jobs::show));
+    let worker = Router::new()
+        .route("/v1/worker/jobs/{job}/progress", post(worker::progress))
+        .route("/v1/worker/jobs/{job}/complete", post(worker::complete))
+        .route("/v1/worker/jobs/{job}/fail", post(worker::fail));
+    let open = Router::new().route("/healthz", get(health::healthz)).route("/", get(page::index));
+
+    // Answered within the time limit.
+    let prompt = Router::new()
+        .merge(needs(publish, &shared, Scope::Publish))
+        .merge(needs(play, &shared, Scope::Play))
+        .merge(needs(read, &shared, Scope::Read))
+        .merge(needs(worker, &shared, Scope::Worker))
+        .merge(open)
+        .layer(middleware::from_fn_with_state(shared.http.timeout, within));
+
+    // Wait by nature, each within a bound of its own.
+    let streams = Router::new().route("/v1/events", get(events::follow));
+    let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
+    let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
+    let waiting = Router::new()
+        .merge(needs(streams, &shared, Scope::Read))
+        .merge(needs(claims, &shared, Scope::Worker))
+        .merge(needs(snapshots, &shared, Scope::Edge));
+
+    let body_max = shared.http.body_max;
+    prompt
+        .merge(waiting)
+        // The page's assets; what is none of them is no route.
+        .fallback(page::asset)
+        .method_not_allowed_fallback(async || ApiError::Invalid {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            word: "method-not-allowed",
+            message: "this route does not know that method".to_owned(),
+        })
+        .layer(DefaultBodyLimit::max(body_max))
+        .with_state(shared)
+}
+
+/// Puts the check of a scope in front of routes.
+fn needs(routes: Router<Shared>, shared: &Shared, scope: Scope) -> Router<Shared> {
+    routes.route_layer(middleware::from_fn_with_state((Shared::clone(shared), scope), auth::require))
+}
+
+/// Gives up on a request that takes too long. What it had begun in the database is rolled back with it.
+async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = "this took too long; try again in a moment".to_owned();
+            ApiError::Busy { word: "timeout", message }.into_response()
+        }
+    }
+}

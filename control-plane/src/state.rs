@@ -1,0 +1,82 @@
+//! What every route and task of one control plane shares.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Topic};
+use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
+use crate::keys::Keys;
+use crate::objects::Objects;
+use crate::store::jobs::{JobRow, Patience};
+use crate::store::{Store, StoreError, tracks};
+use crate::views;
+
+/// Shared by reference; cheap to clone.
+pub(crate) type Shared = Arc<Parts>;
+
+/// The parts.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) objects: Objects,
+    pub(crate) keys: Keys,
+    pub(crate) bus: Bus,
+    /// Base of playback and artwork URLs, without a trailing slash.
+    pub(crate) edge_base: String,
+    /// `Content-Security-Policy` of the page.
+    pub(crate) page_policy: String,
+    pub(crate) uploads: UploadsConfig,
+    pub(crate) tickets: TicketsConfig,
+    pub(crate) jobs: JobsConfig,
+    pub(crate) http: HttpConfig,
+    /// Wakes workers that wait for a job: one count for every time that the queue gained one.
+    pub(crate) queued: watch::Sender<u64>,
+    /// Event streams that may still be opened.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Ends streams, long polls and tasks.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Parts {
+    /// The jobs' patience, in the store's units.
+    pub(crate) fn patience(&self) -> Patience {
+        let ms = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4);
+        Patience {
+            lease_ms: ms(self.jobs.lease),
+            backoff_ms: ms(self.jobs.backoff),
+            backoff_max_ms: ms(self.jobs.backoff_max),
+        }
+    }
+
+    /// Wakes every worker that waits; the claim decides who gets the job.
+    pub(crate) fn wake_workers(&self) {
+        self.queued.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells followers a job's state, and its track's with it.
+    pub(crate) async fn tell_job(&self, job: &JobRow) {
+        self.bus.tell(Topic::Jobs, &views::Job::from(job));
+        self.tell_track(&job.track).await;
+    }
+
+    /// Tells followers a track's state. A track that is gone is not told; an error is logged, since the change itself
+    /// is committed.
+    pub(crate) async fn tell_track(&self, id: &str) {
+        if !self.bus.is_followed() {
+            return;
+        }
+        match self.track_view(id).await {
+            Ok(Some(track)) => self.bus.tell(Topic::Tracks, &track),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(track.id = id, %error, "a change could not be told to followers"),
+        }
+    }
+
+    /// A track as the API shows it.
+    pub(crate) async fn track_view(&self, id: &str) -> Result<Option<views::Track>, StoreError> {
+        let row = tracks::get(&self.store, id).await?;
+        Ok(row.map(|row| views::Track::new(row, &self.keys, &self.edge_base)))
+    }
+}

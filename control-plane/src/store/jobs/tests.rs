@@ -1,0 +1,242 @@
+//! Every step of a job's life, and a long random walk over them with workers that die and come back.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::fixture::{published, queued};
+
+const PATIENCE: Patience = Patience { lease_ms: 1000, backoff_ms: 100, backoff_max_ms: 400 };
+const WHY: (&str, &str) = ("broken", "It is broken.");
+
+async fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("jobs.db")).await.unwrap();
+    (folder, store)
+}
+
+async fn claim_at(store: &Store, now: i64) -> Option<Claimed> {
+    let mut tx = store.begin().await.unwrap();
+    let claimed = claim(&mut tx, "w", PATIENCE, now).await.unwrap();
+    tx.commit().await.unwrap();
+    claimed
+}
+
+async fn fail_at(store: &Store, id: &str, fence: i64, retryable: bool, now: i64) -> Result<JobRow, LeaseLost> {
+    let mut tx = store.begin().await.unwrap();
+    let job = fail(&mut tx, (id, fence), State::Running, WHY, retryable, PATIENCE, now).await.unwrap();
+    tx.commit().await.unwrap();
+    job
+}
+
+async fn accept_at(store: &Store, id: &str, fence: i64, now: i64) -> Result<JobRow, LeaseLost> {
+    let mut tx = store.begin().await.unwrap();
+    let job = begin_publishing(&mut tx, id, fence, &published(fence, 1000), now, now).await.unwrap();
+    tx.commit().await.unwrap();
+    job
+}
+
+async fn finish_at(store: &Store, id: &str, fence: i64, now: i64) -> Option<JobRow> {
+    let mut tx = store.begin().await.unwrap();
+    let job = finish_publishing(&mut tx, (id, fence), PATIENCE, now).await.unwrap();
+    tx.commit().await.unwrap();
+    job
+}
+
+async fn expire_at(store: &Store, now: i64) -> Vec<JobRow> {
+    let mut tx = store.begin().await.unwrap();
+    let taken = expire_leases(&mut tx, PATIENCE, now, 100).await.unwrap();
+    tx.commit().await.unwrap();
+    taken
+}
+
+async fn status(store: &Store, track: &str) -> Status {
+    tracks::get(store, track).await.unwrap().unwrap().status
+}
+
+#[tokio::test]
+async fn the_most_urgent_due_job_goes_to_one_worker() {
+    let (_folder, store) = store().await;
+    queued(&store, "ta", "ja", 3, 10).await;
+    queued(&store, "tb", "jb", 3, 20).await;
+    let mut tx = store.begin().await.unwrap();
+    sqlx::query("UPDATE jobs SET priority = 5 WHERE id = 'jb'").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let first = claim_at(&store, 100).await.unwrap();
+    assert_eq!((first.job.id.as_str(), first.job.fence, first.source_key.as_str()), ("jb", 1, "uploads/tb/u"));
+    assert_eq!(claim_at(&store, 100).await.unwrap().job.id, "ja");
+    assert!(claim_at(&store, 100).await.is_none());
+    assert_eq!(status(&store, "ta").await, Status::Transcoding);
+}
+
+#[tokio::test]
+async fn claims_at_once_never_share_a_job() {
+    let (_folder, store) = store().await;
+    for n in 0..20 {
+        queued(&store, &format!("t{n}"), &format!("j{n}"), 3, 10).await;
+    }
+    let claims = (0..30).map(|_| claim_at(&store, 100));
+    let claimed: Vec<String> =
+        futures::future::join_all(claims).await.into_iter().flatten().map(|c| c.job.id).collect();
+    let distinct: std::collections::BTreeSet<&String> = claimed.iter().collect();
+    assert_eq!((claimed.len(), distinct.len()), (20, 20));
+}
+
+#[tokio::test]
+async fn back_off_doubles_and_is_waited_for() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 5, 0).await;
+    let mut now = 0;
+    for wait in [100, 200, 400, 400] {
+        let claimed = claim_at(&store, now).await.unwrap();
+        fail_at(&store, "j", claimed.job.fence, true, now).await.unwrap();
+        assert!(claim_at(&store, now + wait - 1).await.is_none(), "too early after {now}");
+        assert_eq!(next_due(&store).await.unwrap(), Some(now + wait));
+        now += wait;
+    }
+    let last = claim_at(&store, now).await.unwrap();
+    let job = fail_at(&store, "j", last.job.fence, true, now).await.unwrap();
+    assert_eq!((job.state, job.reason.as_deref()), (State::Failed, Some("broken")));
+    assert_eq!(status(&store, "t").await, Status::Failed);
+}
+
+#[tokio::test]
+async fn a_sign_of_life_extends_the_lease() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    claim_at(&store, 0).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    let job = progress(&mut tx, "j", 1, "encode", 0.4, PATIENCE, 900).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(job.progress, 0.4);
+    assert!(expire_at(&store, 1500).await.is_empty(), "the lease runs to 1900");
+    assert_eq!(expire_at(&store, 1901).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_expired_lease_that_nobody_took_is_still_held() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    claim_at(&store, 0).await.unwrap();
+    assert!(accept_at(&store, "j", 1, 5000).await.is_ok(), "late, but no other worker has the job");
+}
+
+#[tokio::test]
+async fn a_worker_cannot_fail_what_is_being_published() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    claim_at(&store, 0).await.unwrap();
+    accept_at(&store, "j", 1, 10).await.unwrap();
+    assert_eq!(fail_at(&store, "j", 1, true, 20).await.unwrap_err(), LeaseLost);
+    assert!(expire_at(&store, 1_000_000).await.is_empty(), "and its lease does not end");
+    assert_eq!(finish_at(&store, "j", 1, 30).await.unwrap().state, State::Done);
+    assert_eq!(status(&store, "t").await, Status::Ready);
+    assert!(finish_at(&store, "j", 1, 40).await.is_none(), "once");
+}
+
+#[tokio::test]
+async fn a_repeated_completion_must_be_the_same() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    claim_at(&store, 0).await.unwrap();
+    accept_at(&store, "j", 1, 10).await.unwrap();
+    assert_eq!(accept_at(&store, "j", 1, 11).await.unwrap().state, State::Publishing);
+    let mut other = published(1, 1000);
+    other.version = "fedcba9876543210-1".to_owned();
+    let mut tx = store.begin().await.unwrap();
+    assert_eq!(begin_publishing(&mut tx, "j", 1, &other, 12, 12).await.unwrap().unwrap_err(), LeaseLost);
+}
+
+/// A small generator (xorshift64), so that a walk can be walked again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Workers claim, die, come back late and say anything with any fence they ever had. Whatever they do: a fence never
+/// falls, only the newest fence has an effect, and in the end every job is done or failed with a reason.
+#[tokio::test]
+async fn a_random_walk_with_crashes_ends_every_job_and_obeys_no_old_fence() {
+    for seed in 1..=8u64 {
+        let (_folder, store) = store().await;
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for n in 0..3 {
+            queued(&store, &format!("t{n}"), &format!("j{n}"), 3, 0).await;
+        }
+        let mut leases: Vec<(String, i64)> = Vec::new();
+        let mut now = 0;
+        for _ in 0..150 {
+            now += i64::try_from(dice.roll(600)).unwrap();
+            let spoken =
+                (!leases.is_empty()).then(|| leases[usize::try_from(dice.roll(leases.len() as u64)).unwrap()].clone());
+            let held = match &spoken {
+                Some((id, fence)) => {
+                    let job = get(&store, id).await.unwrap().unwrap();
+                    assert!(job.fence >= *fence, "a fence fell");
+                    job.fence == *fence && job.state == State::Running
+                }
+                None => false,
+            };
+            match (dice.roll(6), spoken) {
+                (0 | 1, _) => {
+                    if let Some(claimed) = claim_at(&store, now).await {
+                        assert!(!leases.contains(&(claimed.job.id.clone(), claimed.job.fence)), "a fence came twice");
+                        leases.push((claimed.job.id, claimed.job.fence));
+                    }
+                }
+                (2, Some((id, fence))) => {
+                    let taken = fail_at(&store, &id, fence, dice.roll(3) > 0, now).await;
+                    assert_eq!(taken.is_ok(), held, "fail of {id} with {fence}");
+                }
+                (3, Some((id, fence))) => {
+                    let before = get(&store, &id).await.unwrap().unwrap();
+                    let taken = accept_at(&store, &id, fence, now).await;
+                    let again = before.fence == fence && matches!(before.state, State::Publishing | State::Done);
+                    assert_eq!(taken.is_ok(), held || again, "complete of {id} with {fence}");
+                    // Half of the time the process dies here; the sweep below comes back to it.
+                    if taken.is_ok() && dice.roll(2) == 0 {
+                        finish_at(&store, &id, fence, now).await;
+                    }
+                }
+                (4, _) => {
+                    expire_at(&store, now).await;
+                }
+                _ => {}
+            }
+        }
+        // Workers are gone. Time and the sweep alone end everything that still runs, and one worker does the rest.
+        for _ in 0..40 {
+            now += 2000;
+            expire_at(&store, now).await;
+            for job in due_publications(&store, now, 100).await.unwrap() {
+                finish_at(&store, &job.id, job.fence, now).await;
+            }
+            if let Some(claimed) = claim_at(&store, now).await {
+                accept_at(&store, &claimed.job.id, claimed.job.fence, now).await.unwrap();
+            }
+        }
+        for n in 0..3 {
+            let job = get(&store, &format!("j{n}")).await.unwrap().unwrap();
+            let track = tracks::get(&store, &format!("t{n}")).await.unwrap().unwrap();
+            match job.state {
+                State::Done => {
+                    assert_eq!(track.status, Status::Ready);
+                    assert_eq!(
+                        track.version.unwrap(),
+                        format!("0123456789abcdef-{}", job.fence),
+                        "published by the newest fence"
+                    );
+                }
+                State::Failed => {
+                    assert_eq!(track.status, Status::Failed);
+                    assert!(job.reason.is_some() && track.reason.is_some());
+                }
+                other => panic!("seed {seed}: job {n} is stuck in {other:?}"),
+            }
+        }
+    }
+}

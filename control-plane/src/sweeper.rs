@@ -1,0 +1,140 @@
+//! What time brings about: leases that end, publications that were interrupted, uploads that were abandoned, objects
+//! that must go, a snapshot that was not told.
+//!
+//! Runs at start and then every `[jobs] sweep`. Each step is a bounded batch in a loop of its own: one that fails is
+//! logged when it begins to fail and when it works again, and the others go on. Running in several processes at once is safe:
+//! every step is a guarded change in a transaction, or writes what is already there.
+
+use futures::future::BoxFuture;
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::removals::{self, Removal};
+use crate::store::{StoreError, jobs, tracks};
+use crate::{objects, publication};
+
+/// Rows that one step takes at a time.
+const BATCH: u32 = 100;
+
+/// Pause between two looks at a prefix that must stay empty.
+const LOOK_AGAIN_MS: i64 = 300_000;
+
+/// How long removals outlast the last write that a client or worker could still make.
+const REMOVAL_SLACK_MS: i64 = 60_000;
+
+/// Runs until shutdown. What a step had begun then is dropped, as a crash would: the next start takes it up.
+pub(crate) async fn run(parts: Shared) {
+    let steps = async {
+        futures::join!(
+            every(&parts, "leases", |parts, _| Box::pin(async move { leases(&parts).await })),
+            every(&parts, "publications", |parts, first| Box::pin(async move { publications(&parts, first).await })),
+            every(&parts, "uploads", |parts, _| Box::pin(async move { abandoned_uploads(&parts).await })),
+            every(&parts, "removals", |parts, _| Box::pin(async move { removals_due(&parts).await })),
+            every(&parts, "snapshot", |parts, _| Box::pin(async move { Ok(parts.keys.catch_up(&parts.store).await?) })),
+        )
+    };
+    tokio::select! {
+        () = parts.shutdown.cancelled() => {}
+        _ = steps => {}
+    }
+}
+
+/// A step, told whether it is the first time.
+type Step = fn(Shared, bool) -> BoxFuture<'static, Result<(), ApiError>>;
+
+/// Repeats one step. Each has a loop of its own, so that a bucket that is away holds up no lease.
+async fn every(parts: &Shared, name: &'static str, step: Step) {
+    let (mut first, mut failing) = (true, false);
+    loop {
+        let result = step(Shared::clone(parts), first).await;
+        first = first && result.is_err();
+        match (&result, failing) {
+            (Err(error), false) => tracing::warn!(step = name, %error, "the sweep fails; it goes on trying"),
+            (Ok(()), true) => tracing::info!(step = name, "the sweep works again"),
+            _ => {}
+        }
+        failing = result.is_err();
+        tokio::time::sleep(parts.jobs.sweep).await;
+    }
+}
+
+/// Requeues jobs whose worker fell silent, or fails them when their attempts are used up.
+pub(crate) async fn leases(parts: &Parts) -> Result<(), ApiError> {
+    let mut tx = parts.store.begin().await?;
+    let taken = jobs::expire_leases(&mut tx, parts.patience(), clock::now_ms(), BATCH).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    for job in &taken {
+        tracing::warn!(job.id, track.id = job.track, job.attempts, job.max_attempts, "a worker was lost");
+        parts.tell_job(job).await;
+    }
+    if !taken.is_empty() {
+        parts.wake_workers();
+    }
+    Ok(())
+}
+
+/// Carries out publications that are due; all of them at start, since whoever had them in hand is gone.
+pub(crate) async fn publications(parts: &Parts, all: bool) -> Result<(), ApiError> {
+    let until = if all { i64::MAX } else { clock::now_ms() };
+    for job in jobs::due_publications(&parts.store, until, BATCH).await? {
+        let now = publication::carry_out(parts, &job).await?;
+        if now.is_some_and(|job| job.state == jobs::State::Publishing) {
+            // The bucket is away, most likely: the others are not made to wait for it one by one.
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Fails uploads that never came, and removes what came of them.
+pub(crate) async fn abandoned_uploads(parts: &Parts) -> Result<(), ApiError> {
+    let now = clock::now_ms();
+    let ttl = i64::try_from(parts.uploads.ttl.as_millis()).unwrap_or(i64::MAX);
+    let mut tx = parts.store.begin().await?;
+    let failed = tracks::fail_abandoned(&mut tx, now.saturating_sub(ttl), now).await?;
+    for track in &failed {
+        removals::note(&mut tx, &objects::upload_prefix(track), None, now, last_write(parts, now)).await?;
+    }
+    tx.commit().await.map_err(StoreError::from)?;
+    for track in &failed {
+        parts.tell_track(track).await;
+    }
+    Ok(())
+}
+
+/// Until when somebody may still write under a track's prefixes who does not know that it is gone.
+pub(crate) fn last_write(parts: &Parts, now: i64) -> i64 {
+    let url = i64::try_from(parts.uploads.url_ttl.as_millis()).unwrap_or(i64::MAX / 4);
+    now + url.max(2 * parts.patience().lease_ms) + REMOVAL_SLACK_MS
+}
+
+async fn removals_due(parts: &Parts) -> Result<(), ApiError> {
+    for removal in removals::due(&parts.store, clock::now_ms(), BATCH).await? {
+        remove(parts, &removal).await?;
+    }
+    Ok(())
+}
+
+/// Empties a prefix once, and notes when to look again.
+pub(crate) async fn remove(parts: &Parts, removal: &Removal) -> Result<(), ApiError> {
+    let waits = match (&removal.keep, removal.prefix.split('/').nth(1)) {
+        (Some(_), Some(track)) => jobs::is_live(&parts.store, track).await?,
+        _ => false,
+    };
+    if waits {
+        let mut tx = parts.store.begin().await?;
+        removals::postpone(&mut tx, &removal.prefix, clock::now_ms() + LOOK_AGAIN_MS).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        return Ok(());
+    }
+    let removed = parts.objects.remove_prefix(&removal.prefix, |key| removal.keeps(key)).await?;
+    if removed > 0 {
+        tracing::info!(prefix = removal.prefix, removed, "objects removed");
+    }
+    let now = clock::now_ms();
+    let mut tx = parts.store.begin().await?;
+    removals::done(&mut tx, removal, now + LOOK_AGAIN_MS, now).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(())
+}

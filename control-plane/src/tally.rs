@@ -1,0 +1,131 @@
+//! The tally: from facts to plays, exactly once.
+//!
+//! Facts are read from a log by position. One transaction counts a batch and moves the position that is stored beside
+//! the sums; the log is told that it may forget the batch only after the commit. A crash anywhere in between leads to
+//! the same batch being read again from the stored position, and ids that were counted are skipped, so that a log
+//! which delivers twice (a restored one, a remote edge that posts again) counts once as well.
+//!
+//! Invariants: what is told to followers (transitions, facts) was committed. On failure the transaction is rolled
+//! back, nothing is acknowledged, and the same batch is tried again with a growing pause; the log keeps what comes in
+//! meanwhile, within its bound. A failure is logged when it begins and when it is over.
+
+mod count;
+mod follow;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use segue_events::EventLog;
+use serde::Serialize;
+
+use crate::bus::Topic;
+use crate::clock;
+use crate::plays::rule::{self, Play, Transition};
+use crate::state::{Parts, Shared};
+use crate::store::{StoreError, plays};
+
+/// How often plays that are over, and ids that are old, are looked for.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// A play is taken for ended this long after its end, so that facts which are still on their way find it open.
+const END_SLACK_MS: i64 = 2000;
+
+/// Ids are kept for a week: longer than any log holds records that may come again.
+const SEEN_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// Plays that one transaction ends; a sweep that finds more goes on at once.
+const BATCH: u32 = 1000;
+
+/// Ids that one sweep forgets: five thousand a second, more than one tally counts.
+const FORGET: u32 = 10_000;
+
+/// Reads the facts of an edge in this process until shutdown.
+pub(crate) async fn facts(parts: Shared, events: Arc<EventLog>) {
+    follow::run(&parts, "facts", events.facts(), async |parts, records, next| {
+        count::facts(parts, records, next).await.map(|counted| counted.tell(parts))
+    })
+    .await;
+}
+
+/// Reads its denials.
+pub(crate) async fn denials(parts: Shared, events: Arc<EventLog>) {
+    follow::run(&parts, "denials", events.denials(), async |parts, records, next| {
+        count::denials(parts, records, next).await?;
+        for record in records {
+            parts.bus.tell_json(Topic::Denials, record.as_str());
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Ends plays by the wall clock, and forgets old ids, until shutdown.
+pub(crate) async fn sweep(parts: Shared) {
+    let mut failing = false;
+    loop {
+        let result = end_plays(&parts, clock::now_ms() - END_SLACK_MS).await;
+        match (&result, failing) {
+            (Err(error), false) => tracing::warn!(%error, "plays cannot be ended; trying on"),
+            (Ok(_), true) => tracing::info!("plays are ended again"),
+            _ => {}
+        }
+        failing = result.is_err();
+        if matches!(result, Ok(true)) {
+            continue;
+        }
+        tokio::select! {
+            () = parts.shutdown.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+    }
+}
+
+/// Ends the plays that were over before `before`. `true`: there may be more.
+async fn end_plays(parts: &Parts, before: i64) -> Result<bool, StoreError> {
+    let now = clock::now_ms();
+    let mut tx = parts.store.begin().await?;
+    let mut ended = Vec::new();
+    for mut play in plays::over(&mut tx, before, BATCH).await? {
+        let Some(transition) = rule::end(&mut play) else { continue };
+        plays::put(&mut tx, &play).await?;
+        let sums = plays::Sums { ended: 1, ..plays::Sums::default() };
+        plays::add(&mut tx, &play.track, count::hour(play.started_ms), &sums).await?;
+        plays::add(&mut tx, &play.track, plays::TOTAL, &sums).await?;
+        ended.push(PlayEvent::new(&play, transition, play.ends_ms));
+    }
+    plays::prune(&mut tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
+    tx.commit().await?;
+    for event in &ended {
+        parts.bus.tell(Topic::Plays, event);
+    }
+    Ok(ended.len() >= BATCH as usize)
+}
+
+/// A transition, as followers of `plays` get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct PlayEvent {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    track: String,
+    play: String,
+    /// Time of the fact that brought it about, ms since the epoch.
+    ts: i64,
+    /// Share of the track that was passed: 25, 50, 75 or 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quartile: Option<u8>,
+}
+
+impl PlayEvent {
+    fn new(play: &Play, transition: Transition, ts: i64) -> Self {
+        let (kind, quartile) = match transition {
+            Transition::Started => ("started", None),
+            Transition::Qualified => ("qualified", None),
+            Transition::Quartile(quartile) => ("quartile", Some(25 * quartile)),
+            Transition::Ended => ("ended", None),
+        };
+        Self { kind, track: play.track.clone(), play: play.id.clone(), ts, quartile }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! The API over HTTP, with a real S3 server behind it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "support/bucket.rs"]
+mod bucket;
+#[path = "support/house.rs"]
+mod house;
+
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/crash.rs"]
+mod crash;
+#[path = "api/events.rs"]
+mod events;
+#[path = "api/life.rs"]
+mod life;
+#[path = "api/start.rs"]
+mod start;

@@ -1,0 +1,29 @@
+//! The one key function: route, canonical path, purge generation of the track, and for HTTP origins the query.
+//!
+//! Invariants: a ticket is never part of it; raising a track's generation makes every older key of it unreachable,
+//! in memory and in fills that still run.
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    route: u16,
+    generation: u64,
+    path: Box<str>,
+    query: Option<Box<str>>,
+}
+
+impl Key {
+    pub(crate) fn new(route: u16, generation: u64, path: &str, query: Option<&str>) -> Self {
+        Self { route, generation, path: path.into(), query: query.map(Into::into) }
+    }
+
+    /// The same route and generation, another path, no query.
+    pub(crate) fn sibling(&self, path: &str) -> Self {
+        Self { route: self.route, generation: self.generation, path: path.into(), query: None }
+    }
+
+    /// Bytes that it takes in memory.
+    pub(crate) fn weight(&self) -> u64 {
+        (size_of::<Self>() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())) as u64
+    }
+}

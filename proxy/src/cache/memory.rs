@@ -1,0 +1,91 @@
+//! The memory tier: objects by key, bounded in bytes.
+//!
+//! Invariants: the weight of all entries stays under the configured bytes; an object is whole and verified before it
+//! comes here. Admission is S3-FIFO-like (`quick_cache`): a scan of cold tracks does not flush the hot ones.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use quick_cache::sync::Cache;
+use quick_cache::{OptionsBuilder, Weighter};
+
+use super::{Key, Object};
+use crate::config::CacheConfig;
+
+/// Keys that are known not to be for the cache (too large, private): so many are remembered.
+const PASSES_MAX: usize = 8192;
+/// An expected size, to size the tables; segments of 6 s at 128 kbit/s are 96 KB.
+const TYPICAL_OBJECT: u64 = 48 * 1024;
+
+/// What is known of a key.
+#[derive(Clone)]
+pub(crate) enum Stored {
+    Object(Arc<Object>),
+    /// The origin said that there is no such object.
+    Missing { until: Instant },
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Key, Stored> for ByBytes {
+    fn weight(&self, key: &Key, stored: &Stored) -> u64 {
+        key.weight()
+            + match stored {
+                Stored::Object(object) => object.weight(),
+                Stored::Missing { .. } => 64,
+            }
+    }
+}
+
+/// See the module.
+pub(crate) struct Memory {
+    objects: Cache<Key, Stored, ByBytes>,
+    passes: Cache<Key, ()>,
+}
+
+impl Memory {
+    /// # Errors
+    /// Where the bounds make no cache.
+    pub(crate) fn new(config: &CacheConfig) -> Result<Self, String> {
+        // An entry larger than a shard's share would not be kept: few shards where objects are large.
+        let largest = config.max_object.saturating_mul(2).max(1);
+        let shards = (config.memory / largest).clamp(1, 16);
+        let options = OptionsBuilder::new()
+            .weight_capacity(config.memory)
+            .estimated_items_capacity(usize::try_from(config.memory / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(64))
+            .shards(usize::try_from(shards).unwrap_or(1))
+            .build()
+            .map_err(|error| format!("the cache cannot be built from its bounds: {error:?}"))?;
+        let hasher = quick_cache::DefaultHashBuilder::default();
+        let lifecycle = quick_cache::sync::DefaultLifecycle::default();
+        let objects = Cache::with_options(options, ByBytes, hasher, lifecycle);
+        Ok(Self { objects, passes: Cache::new(PASSES_MAX) })
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Stored> {
+        self.objects.get(key)
+    }
+
+    pub(crate) fn put(&self, key: Key, stored: Stored) {
+        self.objects.insert(key, stored);
+    }
+
+    pub(crate) fn forget(&self, key: &Key) {
+        self.objects.remove(key);
+    }
+
+    /// Remembers that `key` is not for the cache.
+    pub(crate) fn pass(&self, key: Key) {
+        self.passes.insert(key, ());
+    }
+
+    pub(crate) fn passes(&self, key: &Key) -> bool {
+        self.passes.get(key).is_some()
+    }
+
+    /// Bytes and entries.
+    pub(crate) fn usage(&self) -> (u64, usize) {
+        (self.objects.weight(), self.objects.len())
+    }
+}

@@ -1,0 +1,361 @@
+//! What an edge must be told, typed, and checked whole before anything binds.
+//!
+//! Invariants: every bound that the edge holds to (bytes, connections, waits) has its value here, with a default
+//! that a small machine survives; a secret never shows in `Debug`.
+//!
+//! On failure: [`EdgeConfig::read`] records problems in the document and fills the gap with a default, so that one
+//! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
+
+mod origin;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use segue_config::{Document, Secret, Section, Size, Span};
+use segue_signing::SigningSecret;
+
+pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+
+/// The name under which `[origin]` itself is known to routes.
+pub const DEFAULT_ORIGIN: &str = "default";
+
+/// Everything that an edge needs to know.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// The edge's name in facts and logs (`name`); one word, unique among the edges of a house.
+    pub name: String,
+    /// Where clients are served (`listen`).
+    pub listen: SocketAddr,
+    /// Where operators are served (`admin_listen`): metrics, health, purge. Never expose it to clients.
+    pub admin_listen: Option<SocketAddr>,
+    /// The origins by name: `[origin]` is `default`, `[origins.<name>]` are the others.
+    pub origins: BTreeMap<String, OriginConfig>,
+    /// The routes in order (`[[route]]`); the first that matches wins.
+    pub routes: Vec<RouteConfig>,
+    /// What is kept, how long, and how much of it (`[cache]`).
+    pub cache: CacheConfig,
+    /// Tickets (`[tickets]`).
+    pub tickets: TicketConfig,
+    /// Static ticket keys (`[keys]`): key id to secret.
+    pub keys: Vec<(String, SigningSecret)>,
+    /// Bounds of client connections (`[connections]`).
+    pub connections: ConnectionConfig,
+    /// The bearer token that the admin listener's writing calls want (`[admin] token`).
+    pub admin_token: Option<Secret>,
+}
+
+/// One `[[route]]`: which requests go where.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// Only for this `Host` (without port, compared case-insensitively); every host where `None`.
+    pub host: Option<String>,
+    /// A path pattern with one `{track}` segment, such as `/hls/{track}/`; what follows is the file.
+    pub path: String,
+    /// The origin's name.
+    pub origin: String,
+    /// What stands in the origin in place of the matched path, such as `audio/{track}/`; the same path where `None`.
+    pub prefix: Option<String>,
+}
+
+/// Bounds and lifetimes of the cache.
+#[derive(Debug, Clone)]
+pub struct CacheConfig {
+    /// Bytes of objects in memory (`memory`).
+    pub memory: u64,
+    /// The largest object that is kept (`max_object`); larger ones are passed through.
+    pub max_object: u64,
+    /// Bytes that all running fills may hold together (`in_flight`).
+    pub in_flight: u64,
+    /// How long each kind is fresh (`[cache.ttl]`).
+    pub ttl: TtlConfig,
+    /// How long past its freshness an object may still be served when the origin fails (`stale_if_error`).
+    pub stale_if_error: Duration,
+    /// What clients are told (`[cache.control]`).
+    pub control: ControlConfig,
+}
+
+/// How long an object is served without asking the origin, by kind. S3 sends no `Cache-Control`: nothing is guessed.
+#[derive(Debug, Clone)]
+pub struct TtlConfig {
+    /// A track's alias `master.m3u8`, the one mutable name.
+    pub master: Duration,
+    /// Whatever stands in a version folder, which never changes.
+    pub immutable: Duration,
+    /// Segments and init segments outside of a version folder.
+    pub media: Duration,
+    /// Everything else: media playlists outside of a version folder, images, data.
+    pub other: Duration,
+    /// An object that is not there.
+    pub missing: Duration,
+}
+
+/// The `Cache-Control` that clients see.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// For objects that never change. `private`, because the URL holds a listener's ticket.
+    pub immutable: String,
+    /// For names whose bytes may change.
+    pub mutable: String,
+}
+
+/// How tickets are asked for.
+#[derive(Debug, Clone)]
+pub struct TicketConfig {
+    /// Whether a request without a ticket is refused (`required`); `false` makes a plain cache.
+    pub required: bool,
+    /// Clock difference that is forgiven, in both directions (`leeway`).
+    pub leeway: Duration,
+    /// How many verified tickets are remembered (`remembered`).
+    pub remembered: usize,
+}
+
+/// Bounds of client connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionConfig {
+    /// Open connections at most (`max`); further ones wait in the kernel's queue.
+    pub max: usize,
+    /// How long a connection may idle between requests (`idle_timeout`).
+    pub idle_timeout: Duration,
+    /// How long a request head may take to arrive, from its first byte (`head_timeout`).
+    pub head_timeout: Duration,
+    /// Bytes of a request head at most (`head_max`).
+    pub head_max: u64,
+    /// How long the client may take to accept each 256 KiB (`write_timeout`).
+    pub write_timeout: Duration,
+    /// How long requests in flight are awaited at shutdown (`drain`).
+    pub drain: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            memory: 256 << 20,
+            max_object: 16 << 20,
+            in_flight: 128 << 20,
+            ttl: TtlConfig::default(),
+            stale_if_error: Duration::from_secs(600),
+            control: ControlConfig::default(),
+        }
+    }
+}
+
+impl Default for TtlConfig {
+    fn default() -> Self {
+        Self {
+            master: Duration::from_secs(10),
+            immutable: Duration::from_secs(7 * 86_400),
+            media: Duration::from_secs(3_600),
+            other: Duration::from_secs(60),
+            missing: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        // Immutable media stays in a player's own memory for one sitting; an alias is asked for again each time,
+        // so that replays are seen and a new version is found.
+        Self { immutable: "private, max-age=3600".to_owned(), mutable: "private, no-cache".to_owned() }
+    }
+}
+
+impl Default for TicketConfig {
+    fn default() -> Self {
+        Self { required: true, leeway: Duration::from_secs(5), remembered: 65_536 }
+    }
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        Self {
+            max: 16_384,
+            idle_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            head_max: 256 << 10,
+            write_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl EdgeConfig {
+    /// The least that an edge can run with: one origin, the contract's default route, port 0, no admin listener,
+    /// no keys (they may come with snapshots).
+    pub fn minimal(origin: OriginConfig) -> Self {
+        Self {
+            name: "edge".to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin_listen: None,
+            origins: BTreeMap::from([(DEFAULT_ORIGIN.to_owned(), origin)]),
+            routes: vec![RouteConfig::contract()],
+            cache: CacheConfig::default(),
+            tickets: TicketConfig::default(),
+            keys: Vec::new(),
+            connections: ConnectionConfig::default(),
+            admin_token: None,
+        }
+    }
+
+    /// Reads the edge's part of `document`; problems go to the document.
+    pub fn read(document: &Document<'_>) -> Self {
+        let root = document.root();
+        let mut config = Self::minimal(OriginConfig::read(&root.section("origin"), true));
+        config.name = root.or("name", config.name);
+        if config.name.is_empty() || !config.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            root.problem("name", "the edge's name may hold letters, digits, `-` and `_` alone");
+        }
+        config.listen = root.require("listen").unwrap_or(config.listen);
+        config.admin_listen = root.get("admin_listen");
+        let origins = root.section("origins").free_form();
+        for name in origins.names() {
+            if name == DEFAULT_ORIGIN {
+                origins.problem(&name, "`default` is the name of [origin] itself; choose another");
+            }
+            config.origins.insert(name.clone(), OriginConfig::read(&origins.section(&name), false));
+        }
+        read_routes(&root, &mut config);
+        read_cache(&root.section("cache"), &mut config.cache);
+        let tickets = root.section("tickets");
+        config.tickets.required = tickets.or("required", config.tickets.required);
+        config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
+        config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
+        read_keys(&root.section("keys").free_form(), &mut config.keys);
+        read_connections(&root.section("connections"), &mut config.connections);
+        config.admin_token = root.section("admin").get("token");
+        config
+    }
+}
+
+impl RouteConfig {
+    /// `/hls/{track}/`, stored in the default origin under the same name.
+    pub fn contract() -> Self {
+        Self { host: None, path: "/hls/{track}/".to_owned(), origin: DEFAULT_ORIGIN.to_owned(), prefix: None }
+    }
+}
+
+fn read_routes(root: &Section<'_>, config: &mut EdgeConfig) {
+    let tables = root.tables("route");
+    if tables.is_empty() {
+        return;
+    }
+    config.routes.clear();
+    for route in tables {
+        let path: String = route.require("path").unwrap_or_else(|| RouteConfig::contract().path);
+        if let Err(wrong) = crate::route::Pattern::parse(&path) {
+            route.problem("path", wrong);
+        }
+        let origin: String = route.or("origin", DEFAULT_ORIGIN.to_owned());
+        if !config.origins.contains_key(&origin) {
+            route.problem("origin", format!("there is no [origins.{origin}]"));
+        }
+        config.routes.push(RouteConfig { host: route.get("host"), path, origin, prefix: route.get("prefix") });
+    }
+}
+
+fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
+    cache.memory = section.or("memory", Size(cache.memory)).0;
+    cache.max_object = section.or("max_object", Size(cache.max_object)).0;
+    cache.in_flight = section.or("in_flight", Size(cache.in_flight)).0;
+    cache.stale_if_error = section.or("stale_if_error", Span(cache.stale_if_error)).0;
+    if cache.max_object > cache.memory {
+        section.problem("max_object", "an object of this size does not fit into `memory`; lower it or raise `memory`");
+    }
+    if cache.max_object > cache.in_flight {
+        section.problem("in_flight", "must be at least `max_object`, or the largest objects could never be fetched");
+    }
+    let ttl = section.section("ttl");
+    for (name, value) in [
+        ("master", &mut cache.ttl.master),
+        ("immutable", &mut cache.ttl.immutable),
+        ("media", &mut cache.ttl.media),
+        ("other", &mut cache.ttl.other),
+        ("missing", &mut cache.ttl.missing),
+    ] {
+        *value = ttl.or(name, Span(*value)).0;
+    }
+    let control = section.section("control");
+    for (name, value) in [("immutable", &mut cache.control.immutable), ("mutable", &mut cache.control.mutable)] {
+        if let Some(text) = control.get::<String>(name) {
+            if http::HeaderValue::from_str(&text).is_err() {
+                control.problem(name, "not a header value");
+            }
+            *value = text;
+        }
+    }
+}
+
+fn read_keys(section: &Section<'_>, keys: &mut Vec<(String, SigningSecret)>) {
+    for kid in section.names() {
+        if let Some(secret) = section.get::<Secret>(&kid) {
+            match SigningSecret::parse(secret.expose()) {
+                Ok(secret) => keys.push((kid, secret)),
+                Err(error) => section.problem(&kid, error.to_string()),
+            }
+        }
+    }
+}
+
+fn read_connections(section: &Section<'_>, connections: &mut ConnectionConfig) {
+    connections.max = section.or("max", connections.max);
+    if connections.max == 0 {
+        section.problem("max", "an edge that takes no connection serves nobody; use 1 or more");
+    }
+    connections.head_max = section.or("head_max", Size(connections.head_max)).0;
+    for (name, value) in [
+        ("idle_timeout", &mut connections.idle_timeout),
+        ("head_timeout", &mut connections.head_timeout),
+        ("write_timeout", &mut connections.write_timeout),
+        ("drain", &mut connections.drain),
+    ] {
+        *value = section.or(name, Span(*value)).0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> (EdgeConfig, String) {
+        let none = |_: &str| None;
+        let document = Document::parse(text, "edge.toml", &none).unwrap();
+        let config = EdgeConfig::read(&document);
+        (config, document.finish().err().map(|problems| problems.to_string()).unwrap_or_default())
+    }
+
+    const LEAST: &str = "listen = \"127.0.0.1:8080\"\nadmin_listen = \"127.0.0.1:9090\"\n[origin]\nkind = \"s3\"\nendpoint = \"http://127.0.0.1:9000\"\nregion = \"us-east-1\"\nbucket = \"media\"\naccess_key = \"a\"\nsecret_key = \"b\"\n[keys]\nk1 = \"0123456789abcdef0123456789abcdef\"\n";
+
+    #[test]
+    fn the_least_that_an_edge_needs_is_enough() {
+        let (config, problems) = read(LEAST);
+        assert_eq!(problems, "");
+        assert_eq!((config.listen.port(), config.admin_listen.unwrap().port()), (8080, 9090));
+        assert_eq!(config.keys.len(), 1);
+        assert_eq!(config.routes[0].path, "/hls/{track}/");
+        assert!(matches!(&config.origins[DEFAULT_ORIGIN].kind, OriginKind::S3 { bucket, .. } if bucket == "media"));
+        assert!(!format!("{config:?}").contains("0123456789abcdef"), "no secret in Debug");
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let (_, problems) = read(text);
+        for part in [
+            "listen:",
+            "name: the edge's name",
+            "origin.kind: \"ftp\" is not a kind of origin",
+            "origin.endpoint: \"nowhere\" is not an http",
+            "origin.concurrency:",
+            "cache.max_object: an object of this size does not fit",
+            "cache.control.mutable: not a header value",
+            "tickets.require: unknown key; did you mean `required`?",
+            "keys.k1:",
+            "client: unknown key",
+            "route[0].path: \"/a/\" names no track",
+            "route[0].origin: there is no [origins.b]",
+        ] {
+            assert!(problems.contains(part), "{part:?} is not in\n{problems}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! A fill: one GET at the origin for everybody who waits for a cold object.
+//!
+//! Invariants:
+//! - It is a task of its own. Who asked first may leave, and who reads slowly holds nobody up: pieces lie in a shared
+//!   list, and each reader goes through it at its own pace.
+//! - It ends well only if the origin's framing ended and the length is the declared one. Only then the object enters
+//!   the memory, and before the fill leaves the table of fills.
+//! - Its bytes are reserved before they are read, under one bound for all fills.
+//!
+//! On failure: every reader gets the failure instead of an end, so that no client takes a part for the whole; nothing
+//! is cached. A panic in the task counts as failure (the guard's drop).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::cache::{Key, Meta, Object, Stored};
+use crate::edge::Shared;
+use crate::lock::Mutex;
+use crate::origin::{Origin, OriginAnswer, OriginBody, Want};
+use crate::refusal::{OriginFailure, Refusal};
+use crate::route::{ObjectKind, Target, content_type};
+use crate::timeline::Timeline;
+
+/// Reservations are counted in units of this many bytes.
+pub(crate) const RESERVATION_UNIT: u64 = 4096;
+
+/// What the origin's head says.
+#[derive(Clone)]
+pub(crate) enum Head {
+    /// An object follows.
+    Object(Arc<Meta>),
+    /// The object at hand is still the right one.
+    Renewed(Arc<Object>),
+    /// There is no such object.
+    Missing,
+    /// It is not for the cache; each reader goes to the origin by itself.
+    Pass,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Head>,
+    pieces: Vec<Bytes>,
+    end: Option<Result<(), Refusal>>,
+    object: Option<Arc<Object>>,
+}
+
+/// What the task and its readers share.
+pub(crate) struct Fill {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+impl Fill {
+    /// Starts the task. The caller puts the fill into the table before it lets go of the table's lock; the task
+    /// takes it out.
+    ///
+    /// # Errors
+    /// [`Refusal::ShuttingDown`].
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        key: Key,
+        target: &Target,
+        query: Option<&str>,
+        previous: Option<Arc<Object>>,
+    ) -> Result<Arc<Self>, Refusal> {
+        if shared.tasks.is_closed() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let route = shared.routes.get(target.route).ok_or(Refusal::NoRoute)?;
+        let origin = shared.origins.get(route.origin).ok_or(Refusal::Internal)?;
+        let object_key = route.key(target.path.as_str(), target.track(), target.file());
+        let target = target.sibling(target.path.clone()).ok_or(Refusal::Internal)?;
+        let fill = Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) });
+        let job = Job {
+            fill: Arc::clone(&fill),
+            shared: Arc::clone(shared),
+            origin: Arc::clone(origin),
+            key,
+            object_key,
+            query: query.map(Into::into),
+            target,
+            previous,
+        };
+        let span = tracing::trace_span!("fill");
+        shared.tasks.spawn(job.run().instrument(span));
+        Ok(fill)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.send_replace(());
+    }
+}
+
+/// One reader's way through a fill.
+pub(crate) struct FillReader {
+    fill: Arc<Fill>,
+    changed: watch::Receiver<()>,
+    next: usize,
+}
+
+impl FillReader {
+    pub(crate) fn new(fill: Arc<Fill>) -> Self {
+        let changed = fill.changed.subscribe();
+        Self { fill, changed, next: 0 }
+    }
+
+    /// Waits until `look` finds something. The task's own time-outs bound the wait: it always ends.
+    async fn wait<T>(&mut self, mut look: impl FnMut(&State) -> Option<T>) -> Result<T, Refusal> {
+        loop {
+            self.changed.mark_unchanged();
+            if let Some(found) = look(&self.fill.state.lock()) {
+                return Ok(found);
+            }
+            // The sender lives in the fill that this reader holds.
+            if self.changed.changed().await.is_err() {
+                return Err(Refusal::Internal);
+            }
+        }
+    }
+
+    /// The head, as soon as it is there.
+    ///
+    /// # Errors
+    /// What kept it from coming.
+    pub(crate) async fn head(&mut self) -> Result<Head, Refusal> {
+        self.wait(|state| match (&state.head, &state.end) {
+            (Some(head), _) => Some(Ok(head.clone())),
+            (None, Some(Err(refusal))) => Some(Err(refusal.clone())),
+            (None, Some(Ok(()))) => Some(Err(Refusal::Internal)),
+            (None, None) => None,
+        })
+        .await?
+    }
+
+    /// The next piece, as soon as it is there; `None` at the verified end.
+    ///
+    /// # Errors
+    /// The fill failed; what was read is not the whole.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let next = self.next;
+        let piece = self
+            .wait(|state| match (state.pieces.get(next), &state.end) {
+                (Some(piece), _) => Some(Ok(Some(piece.clone()))),
+                (None, Some(Ok(()))) => Some(Ok(None)),
+                (None, Some(Err(refusal))) => Some(Err(refusal.clone())),
+                (None, None) => None,
+            })
+            .await??;
+        self.next += usize::from(piece.is_some());
+        Ok(piece)
+    }
+
+    /// The whole object, once it is verified.
+    ///
+    /// # Errors
+    /// The fill failed.
+    pub(crate) async fn whole(&mut self) -> Result<Arc<Object>, Refusal> {
+        self.wait(|state| match (&state.object, &state.end) {
+            (Some(object), _) => Some(Ok(Arc::clone(object))),
+            (None, Some(Err(refusal))) => Some(Err(refusal.clone())),
+            (None, Some(Ok(()))) => Some(Err(Refusal::Internal)),
+            (None, None) => None,
+        })
+        .await?
+    }
+}
+
+/// The task. Its drop ends the fill, whatever became of it.
+struct Job {
+    fill: Arc<Fill>,
+    shared: Arc<Shared>,
+    origin: Arc<Origin>,
+    key: Key,
+    object_key: String,
+    query: Option<Box<str>>,
+    target: Target,
+    previous: Option<Arc<Object>>,
+}
+
+impl Job {
+    async fn run(self) {
+        self.shared.metrics.fills.add(1);
+        self.shared.metrics.fills_running.add(1);
+        let ended = self.fetch().await;
+        if ended.is_err() {
+            self.shared.metrics.fills_failed.add(1);
+        }
+        self.fill.update(|state| state.end = Some(ended));
+    }
+
+    async fn fetch(&self) -> Result<(), Refusal> {
+        let conditions = self.conditions();
+        let want = Want { key: &self.object_key, query: self.query.as_deref(), headers: &conditions };
+        let OriginAnswer { status, head, body } = self.origin.get(&want).await?;
+        let since = Instant::now();
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                let until = since + self.shared.config.cache.ttl.missing;
+                self.shared.memory.put(self.key.clone(), Stored::Missing { until });
+                self.publish(Head::Missing);
+                body.discard().await;
+                return Ok(());
+            }
+            StatusCode::NOT_MODIFIED => {
+                let Some(previous) = &self.previous else { return Err(OriginFailure::NotAnObject.into()) };
+                let cache = &self.shared.config.cache;
+                let Some(meta) = Meta::read(&head, &self.target, cache, self.origin.is_s3()) else {
+                    return self.pass();
+                };
+                // A 304 need not repeat what has not changed (RFC 9111, section 4.3.4).
+                let mut kept = previous.meta.clone();
+                kept.fresh_for = meta.fresh_for;
+                kept.initial_age = meta.initial_age;
+                let object = Arc::new(previous.renewed(kept, since));
+                self.shared.memory.put(self.key.clone(), Stored::Object(Arc::clone(&object)));
+                self.publish(Head::Renewed(object));
+                body.discard().await;
+                return Ok(());
+            }
+            StatusCode::OK => {}
+            _ => return Err(OriginFailure::NotAnObject.into()),
+        }
+        if self.is_error_document(head.headers.get(CONTENT_TYPE)) {
+            tracing::warn!(origin = self.origin.name, key = self.object_key, "an error document came under status 200");
+            return Err(OriginFailure::NotAnObject.into());
+        }
+        let Some(meta) = Meta::read(&head, &self.target, &self.shared.config.cache, self.origin.is_s3()) else {
+            return self.pass();
+        };
+        let max = self.shared.config.cache.max_object;
+        if meta.length.is_some_and(|length| length > max) {
+            return self.pass();
+        }
+        // Held until the bytes have become an object of the cache, which has its own bound.
+        let reserved = meta.length.unwrap_or(max).div_ceil(RESERVATION_UNIT).max(1);
+        let units = u32::try_from(reserved).unwrap_or(u32::MAX);
+        let patience = self.origin.config.queue_timeout;
+        let reservation = tokio::time::timeout(patience, self.shared.in_flight.acquire_many(units)).await;
+        let Ok(Ok(_reservation)) = reservation else { return Err(Refusal::Overloaded) };
+        self.publish(Head::Object(Arc::new(meta.clone())));
+        let object = self.read(meta, body, since, max).await?;
+        self.keep(object);
+        Ok(())
+    }
+
+    /// Reads the body to its end and checks it.
+    async fn read(&self, mut meta: Meta, mut body: OriginBody, since: Instant, max: u64) -> Result<Object, Refusal> {
+        let mut received = 0_u64;
+        while let Some(piece) = body.piece().await? {
+            received += piece.len() as u64;
+            if received > meta.length.unwrap_or(max) {
+                if meta.length.is_none() {
+                    self.shared.memory.pass(self.key.clone());
+                }
+                tracing::warn!(origin = self.origin.name, key = self.object_key, received, "a body is longer than it may be");
+                return Err(OriginFailure::Broken.into());
+            }
+            self.shared.metrics.fill_bytes.add(piece.len() as u64);
+            self.fill.update(|state| state.pieces.push(piece));
+        }
+        if meta.length.is_some_and(|length| length != received) {
+            tracing::warn!(origin = self.origin.name, key = self.object_key, received, "a body ended short of its length");
+            return Err(OriginFailure::Broken.into());
+        }
+        meta.length = Some(received);
+        // Only this task adds pieces, so the list is complete; it is joined outside of the lock.
+        let pieces = self.fill.state.lock().pieces.clone();
+        let mut whole = BytesMut::with_capacity(usize::try_from(received).unwrap_or(0));
+        pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        let whole = whole.freeze();
+        // Readers that are not through yet go on in the same memory that the cache holds.
+        let mut at = 0;
+        for piece in &mut self.fill.state.lock().pieces {
+            let end = at + piece.len();
+            *piece = whole.slice(at..end);
+            at = end;
+        }
+        Ok(Object::new(meta, whole, since))
+    }
+
+    /// Puts a whole object where requests find it, and what it tells of other objects where facts find it.
+    fn keep(&self, object: Object) {
+        let object = Arc::new(object);
+        if matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master) {
+            Timeline::learn(&self.shared.timelines, &self.key, self.target.path.as_str(), &object.body);
+        }
+        self.shared.memory.put(self.key.clone(), Stored::Object(Arc::clone(&object)));
+        self.fill.update(|state| state.object = Some(object));
+    }
+
+    fn publish(&self, head: Head) {
+        self.fill.update(|state| state.head = Some(head));
+    }
+
+    fn pass(&self) -> Result<(), Refusal> {
+        self.shared.memory.pass(self.key.clone());
+        self.publish(Head::Pass);
+        Ok(())
+    }
+
+    /// Asks whether the object at hand is still the right one (RFC 9111, section 4.3.1).
+    fn conditions(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(previous) = &self.previous else { return Vec::new() };
+        match (&previous.meta.etag, &previous.meta.last_modified) {
+            (Some(etag), _) => vec![(IF_NONE_MATCH, etag.clone())],
+            (None, Some((value, _))) => vec![(IF_MODIFIED_SINCE, value.clone())],
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// S3 servers and gateways in front of them have answered errors with status 200.
+    fn is_error_document(&self, declared: Option<&HeaderValue>) -> bool {
+        let declared = declared.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let is_document = declared.starts_with("application/xml")
+            || declared.starts_with("text/xml")
+            || declared.starts_with("text/html");
+        let expected = content_type(self.target.file());
+        self.origin.is_s3() && is_document && expected != "application/octet-stream"
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.shared.fills.lock().remove(&self.key);
+        self.shared.metrics.fills_running.sub(1);
+        let mut state = self.fill.state.lock();
+        if state.end.is_none() {
+            state.end = Some(Err(Refusal::Internal));
+            drop(state);
+            self.fill.changed.send_replace(());
+        }
+    }
+}

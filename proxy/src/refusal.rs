@@ -1,0 +1,150 @@
+//! Every reason for which an edge does not answer with the object, and the one place where reasons become statuses.
+//!
+//! Invariants: the reason word is a metric label and the client's `error`; the message is safe to show (no key, no
+//! ticket, no address of ours); what an operator must know goes to the log where the failure is handled.
+
+use http::StatusCode;
+use segue_signing::PathError;
+
+/// Why a request is not answered with the object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The ticket does not open this path.
+    #[error("{}", .0.message())]
+    Ticket(segue_signing::Refusal),
+    /// The path is not canonical (dot segments, empty segments, encoded slashes, …).
+    #[error("{}", .0.message())]
+    Path(PathError),
+    /// No route leads from this host and path to an origin.
+    #[error("there is nothing under this address")]
+    NoRoute,
+    /// The origin's method list does not hold this method.
+    #[error("this method is not allowed here")]
+    MethodNotAllowed,
+    /// The origin says that there is no such object.
+    #[error("there is no such object")]
+    NotFound,
+    /// `If-Match` or `If-Unmodified-Since` did not hold (RFC 9110, section 13.1).
+    #[error("the object is not in the state that the request asks for")]
+    PreconditionFailed,
+    /// None of the ranges lies in the object (RFC 9110, section 14.4); its length stands beside it.
+    #[error("the range lies outside of the object")]
+    RangeNotSatisfiable(u64),
+    /// The origin failed.
+    #[error("{}", .0.message())]
+    Origin(OriginFailure),
+    /// A bound of ours is reached (bytes in flight, waiting for the origin's turn).
+    #[error("the edge is at its limit; try again shortly")]
+    Overloaded,
+    /// The edge is going down and starts no new work.
+    #[error("the edge is restarting; try again shortly")]
+    ShuttingDown,
+    /// A defect of ours.
+    #[error("the edge failed to answer")]
+    Internal,
+}
+
+/// What an origin did wrong. `Copy`, because every reader of a shared fill is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum OriginFailure {
+    /// No connection, or no name.
+    Unreachable,
+    /// Silence for longer than the configured patience.
+    Timeout,
+    /// It refused our credentials, or us.
+    Refused,
+    /// It answered 5xx or asked to slow down, and went on doing so.
+    Unavailable,
+    /// It answered something that is not an object (an error document under 200, a redirect, …).
+    NotAnObject,
+    /// The body ended early, went on too long, or changed on the way.
+    Broken,
+}
+
+impl OriginFailure {
+    /// The word for logs, metrics and clients.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Unreachable => "origin-unreachable",
+            Self::Timeout => "origin-timeout",
+            Self::Refused => "origin-refused",
+            Self::Unavailable => "origin-unavailable",
+            Self::NotAnObject => "origin-not-an-object",
+            Self::Broken => "origin-broken",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the origin cannot be reached",
+            Self::Timeout => "the origin did not answer in time",
+            Self::Refused => "the origin refused the edge",
+            Self::Unavailable => "the origin is not available",
+            Self::NotAnObject => "the origin gave an answer that is not an object",
+            Self::Broken => "the origin's answer was not whole",
+        }
+    }
+
+    /// Whether asking again may help.
+    pub(crate) fn is_retryable(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Timeout | Self::Unavailable | Self::Broken)
+    }
+}
+
+impl Refusal {
+    /// The reason word: the client's `error`, the metric's label.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Ticket(refusal) => refusal.reason(),
+            Self::Path(error) => error.kind(),
+            Self::NoRoute => "no-route",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::NotFound => "not-found",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::RangeNotSatisfiable(_) => "range-not-satisfiable",
+            Self::Origin(failure) => failure.kind(),
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting-down",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Ticket(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN),
+            Self::Path(error) => StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::NoRoute | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Origin(OriginFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Origin(_) => StatusCode::BAD_GATEWAY,
+            Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether this is a decision about the listener, which the denials log records, rather than a failure.
+    pub(crate) fn is_denial(&self) -> bool {
+        matches!(self, Self::Ticket(_) | Self::Path(_))
+    }
+}
+
+impl From<segue_signing::Refusal> for Refusal {
+    fn from(refusal: segue_signing::Refusal) -> Self {
+        Self::Ticket(refusal)
+    }
+}
+
+impl From<PathError> for Refusal {
+    fn from(error: PathError) -> Self {
+        Self::Path(error)
+    }
+}
+
+impl From<OriginFailure> for Refusal {
+    fn from(failure: OriginFailure) -> Self {
+        Self::Origin(failure)
+    }
+}

@@ -1,0 +1,62 @@
+//! The one place where a refusal becomes an answer: status, reason word, message; and a record where it is a denial.
+//!
+//! Invariants: no byte of media, nothing that a cache may keep.
+
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{Method, StatusCode};
+use pingora_core::Error;
+use pingora_proxy::Session;
+
+use super::head;
+use crate::edge::Shared;
+use crate::exchange::Exchange;
+use crate::fact;
+use crate::refusal::Refusal;
+
+/// Answers with the refusal.
+///
+/// # Errors
+/// The client is gone.
+pub(crate) async fn refuse(
+    shared: &Shared,
+    session: &mut Session,
+    exchange: &Exchange,
+    refusal: &Refusal,
+) -> Result<(), Box<Error>> {
+    let status = refusal.status();
+    shared.metrics.refused(refusal.reason(), status.as_str());
+    if refusal.is_denial() {
+        fact::deny(shared, exchange, session.req_header(), refusal);
+    }
+    let body = serde_json::json!({ "error": refusal.reason(), "message": refusal.to_string() }).to_string();
+    let mut head = head::empty(status);
+    head::open_to_pages(&mut head);
+    head::set(&mut head, CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head::set(&mut head, CONTENT_LENGTH, HeaderValue::from(body.len()));
+    head::set(&mut head, CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match (refusal, status) {
+        (Refusal::RangeNotSatisfiable(total), _) => {
+            if let Ok(value) = HeaderValue::try_from(format!("bytes */{total}")) {
+                head::set(&mut head, CONTENT_RANGE, value);
+            }
+        }
+        (Refusal::MethodNotAllowed, _) => {
+            if let Ok(value) = HeaderValue::from_str(&shared.allowed_methods(exchange)) {
+                head::set(&mut head, ALLOW, value);
+            }
+        }
+        // RFC 9110, section 15.5.2: a 401 names its scheme.
+        (_, StatusCode::UNAUTHORIZED) => {
+            head::set(&mut head, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"segue\""));
+        }
+        (_, StatusCode::SERVICE_UNAVAILABLE) => head::set(&mut head, RETRY_AFTER, HeaderValue::from_static("1")),
+        _ => {}
+    }
+    let is_head = session.req_header().method == Method::HEAD;
+    let client = session.as_downstream_mut();
+    client.write_response_header(Box::new(head)).await?;
+    let body = if is_head { bytes::Bytes::new() } else { bytes::Bytes::from(body) };
+    client.write_response_body(body, true).await
+}

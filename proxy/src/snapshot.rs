@@ -1,0 +1,147 @@
+//! What a request decides by: keyring, revocations, purge generations; one immutable value.
+//!
+//! Invariants: a request takes one `Arc<Snapshot>` at its start and uses it to its end, so that every hot change is
+//! a swap and a request in flight ends on what it began with. Purge generations only rise.
+//!
+//! On failure: a document that cannot be used (a broken key) is refused whole, logged and counted, and the last good
+//! snapshot goes on serving. Keeping it on disk belongs in [`Snapshots::publish`], the one way in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use crate::lock::Mutex;
+use segue_signing::{Key, KeyDoc, Keyring, Revocations, SigningSecret, SnapshotDoc, SnapshotError};
+
+/// Tracks that may be purged here beside those that the control plane purges. An entry takes some 100 bytes; the
+/// generation of a track must be kept for as long as older bytes of it may lie in the cache.
+const LOCAL_PURGES_MAX: usize = 100_000;
+
+/// One immutable state of the world.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// The document's revision; 0 before the first.
+    pub(crate) revision: u64,
+    pub(crate) keyring: Keyring,
+    pub(crate) revocations: Revocations,
+    purges: HashMap<String, u64>,
+}
+
+impl Snapshot {
+    /// The purge generation of a track: milliseconds since the epoch, 0 where it was never purged.
+    pub(crate) fn generation(&self, track: &str) -> u64 {
+        if self.purges.is_empty() { 0 } else { self.purges.get(track).copied().unwrap_or(0) }
+    }
+}
+
+/// The current snapshot, and what it is made of.
+pub(crate) struct Snapshots {
+    current: ArcSwap<Snapshot>,
+    /// Writers take turns; readers never wait.
+    source: Mutex<Source>,
+}
+
+struct Source {
+    static_keys: Vec<(String, SigningSecret)>,
+    document: Arc<SnapshotDoc>,
+    local_purges: BTreeMap<String, u64>,
+}
+
+/// Too many tracks were purged on this edge alone.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {LOCAL_PURGES_MAX} tracks were purged on this edge; restart it to start from an empty cache")]
+pub(crate) struct TooManyPurges;
+
+impl Snapshots {
+    /// # Errors
+    /// Where the keys make no keyring.
+    pub(crate) fn new(
+        static_keys: Vec<(String, SigningSecret)>,
+        document: Arc<SnapshotDoc>,
+    ) -> Result<Self, SnapshotError> {
+        let source = Source { static_keys, document, local_purges: BTreeMap::new() };
+        let first = Keyring::new(source.keys()?)?;
+        let current = ArcSwap::from_pointee(source.build(first)?);
+        Ok(Self { current, source: Mutex::new(source) })
+    }
+
+    /// The state that a request which starts now ends on.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Replaces the document.
+    ///
+    /// # Errors
+    /// Where it cannot be used; the current snapshot stays.
+    pub(crate) fn publish(&self, document: Arc<SnapshotDoc>) -> Result<(), SnapshotError> {
+        let mut source = self.source.lock();
+        let previous = std::mem::replace(&mut source.document, document);
+        match self.rebuild(&source) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                source.document = previous;
+                Err(error)
+            }
+        }
+    }
+
+    /// Raises the generation of a track on this edge; gives the new one.
+    ///
+    /// # Errors
+    /// [`TooManyPurges`].
+    pub(crate) fn purge(&self, track: &str) -> Result<u64, TooManyPurges> {
+        let mut source = self.source.lock();
+        let known = source.local_purges.get(track).copied();
+        if known.is_none() && source.local_purges.len() >= LOCAL_PURGES_MAX {
+            return Err(TooManyPurges);
+        }
+        let generation = unix_ms().max(self.current.load().generation(track) + 1);
+        source.local_purges.insert(track.to_owned(), generation);
+        if let Err(error) = self.rebuild(&source) {
+            // The same keys made the current keyring.
+            tracing::error!(%error, "the snapshot could not be rebuilt after a purge");
+        }
+        Ok(generation)
+    }
+
+    fn rebuild(&self, source: &Source) -> Result<(), SnapshotError> {
+        let keyring = self.current.load().keyring.successor(source.keys()?)?;
+        self.current.store(Arc::new(source.build(keyring)?));
+        Ok(())
+    }
+}
+
+impl Source {
+    /// The control plane's keys, and the file's where it names none of the same id.
+    fn keys(&self) -> Result<Vec<Key>, SnapshotError> {
+        let mut keys = self.document.keys.iter().map(KeyDoc::key).collect::<Result<Vec<_>, _>>()?;
+        for (kid, secret) in &self.static_keys {
+            if !keys.iter().any(|key| key.kid == *kid) {
+                keys.push(Key { kid: kid.clone(), secret: secret.clone(), not_before: None, retire_at: None });
+            }
+        }
+        Ok(keys)
+    }
+
+    fn build(&self, keyring: Keyring) -> Result<Snapshot, SnapshotError> {
+        let mut purges: HashMap<String, u64> = self.document.purges.clone().into_iter().collect();
+        for (track, generation) in &self.local_purges {
+            let known = purges.entry(track.clone()).or_default();
+            *known = (*known).max(*generation);
+        }
+        let revocations = self.document.revocations()?;
+        Ok(Snapshot { revision: self.document.revision, keyring, revocations, purges })
+    }
+}
+
+/// Milliseconds since the epoch; 0 on a machine whose clock stands before 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Seconds since the epoch, as tickets count.
+pub(crate) fn unix_s() -> i64 {
+    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,166 @@
+"""CPU time from the kernel's own accounts, medians with intervals, and the interleaved pairs of cache hits."""
+
+import math
+import os
+import pathlib
+import time
+
+import load
+from processes import Cores, Failure, family, say, stat_fields
+from servers import Origin, Segue, Server, start_nginx_edge
+
+TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
+#: Seconds of load before a series, in which nothing is measured.
+WARM_SECONDS = 1
+#: Above this share of the server's core taken by strangers, a run is called disturbed.
+STRANGERS = 0.10
+
+
+def cpu_us(server: Server) -> dict[int, tuple[float, float]]:
+    """User and system time of the server's processes, all threads, in microseconds, by process id."""
+    times = {}
+    for pid in family(server.pid):
+        fields = stat_fields(pid)
+        if fields:
+            # utime and stime are the 14th and 15th fields of proc(5), the 12th and 13th after the name.
+            times[pid] = (int(fields[11]) * TICK_US, int(fields[12]) * TICK_US)
+    return times
+
+
+def busy_us(core: int) -> float:
+    """Time that the core was not idle, in microseconds; time stolen by the hypervisor counts as busy."""
+    with open("/proc/stat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(f"cpu{core} "):
+                user, nice, system, _idle, _wait, irq, soft, steal = (int(field) for field in line.split()[1:9])
+                return (user + nice + system + irq + soft + steal) * TICK_US
+    raise Failure(f"/proc/stat knows no core {core}")
+
+
+def interval(values: list[float]) -> dict:
+    """Median, and the narrowest pair of order statistics that holds the true median with 95 % confidence.
+
+    Where there are too few values for 95 % it is the smallest and the largest; `coverage` says what that is worth
+    (binomial with p = 1/2, no assumption about the distribution).
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    middle = count // 2
+    median = ordered[middle] if count % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    cut, coverage = 0, inside(count, 0)
+    while cut + 1 < count // 2 and inside(count, cut + 1) >= 0.95:
+        cut, coverage = cut + 1, inside(count, cut + 1)
+    return {"median": median, "low": ordered[cut], "high": ordered[count - 1 - cut], "coverage": coverage, "n": count}
+
+
+def inside(count: int, cut: int) -> float:
+    """Confidence that the median lies between the values number cut+1 and count-cut."""
+    outside = sum(math.comb(count, k) for k in range(cut + 1)) / 2**count
+    return 1 - 2 * outside
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+class Hits:
+    """One series: one size, plain or TLS, both servers beside each other."""
+
+    def __init__(self, segue: Segue, cores: Cores, folder: pathlib.Path, certificate, seconds: int):
+        self.segue = segue
+        self.cores = cores
+        self.folder = folder
+        self.certificate = certificate
+        self.seconds = seconds
+        self.script = folder / "load.lua"
+        self.script.write_text(load.WRK_SCRIPT)
+
+    def series(self, label: str, size: int, tls: bool, pairs: int) -> dict:
+        """Fresh servers, warmed and checked; then pairs in alternating order; then checked again."""
+        name = f"{label}, {'TLS 1.3' if tls else 'plain'}"
+        items = load.objects(size)
+        place = self.folder / f"hits-{size}-{'tls' if tls else 'plain'}"
+        root = place / "objects"
+        load.write_objects(root, size)
+        with Origin(place / "origin", root, self.cores) as origin:
+            with (
+                start_nginx_edge(self.cores.server, place / "nginx", origin.port, self.certificate if tls else None) as nginx,
+                self.segue.start(self.cores.server, place / "segue", origin.port, ["events"] + ["limits"] + ["tls"] * tls) as segue,
+            ):
+                sides = [(segue, self.segue.urls), (nginx, load.NginxUrls())]
+                targets = {server.name: urls.sign(items) for server, urls in sides}
+                negotiated = {}
+                for server, urls in sides:
+                    mine = targets[server.name]
+                    negotiated[server.name] = load.check_bytes(server.name, server.port, tls, items, mine)
+                    load.check_refusals(server.name, server.port, tls, items[0], urls.forged(mine[0]))
+                    (place / f"{server.name}.targets").write_text("\n".join(mine) + "\n")
+                    self.run(server, place, WARM_SECONDS, size)
+                say(f"hits, {name}: bytes and refusals are right on both sides; {pairs} pairs of {self.seconds} s runs")
+                filled = origin.requests()
+                rounds = []
+                for number in range(pairs):
+                    order = [segue, nginx] if number % 2 == 0 else [nginx, segue]
+                    pair = {server.name: self.run(server, place, self.seconds, size) for server in order}
+                    ratio = pair["segue"]["cpu_us"] / pair["nginx"]["cpu_us"]
+                    say(f"hits, {name}: pair {number + 1}/{pairs}: CPU per request {pair['segue']['cpu_us']:.1f} us "
+                        f"against {pair['nginx']['cpu_us']:.1f} us, ratio {ratio:.2f}")
+                    rounds.append(pair | {"first": order[0].name})
+                if origin.requests() != filled:
+                    raise Failure(f"{name}: {origin.requests() - filled} requests reached the origin: these were not all hits")
+                for server, _ in sides:
+                    load.check_bytes(server.name, server.port, tls, items, targets[server.name])
+                facts = self.facts(segue, len(items))
+        return {"size": label, "tls": tls, "negotiated": negotiated, "facts": facts, "pairs": rounds,
+                "summary": summarise(rounds)}
+
+    def run(self, server: Server, place: pathlib.Path, seconds: int, size: int) -> dict:
+        """One run of the load against one server."""
+        before, busy, began = cpu_us(server), busy_us(self.cores.server), time.monotonic()
+        result = load.wrk(server.name, server.port, server.tls, place / f"{server.name}.targets", self.script,
+                          self.cores.load, seconds)
+        after, busy, wall = cpu_us(server), busy_us(self.cores.server) - busy, (time.monotonic() - began) * 1e6
+        if result["bytes"] < result["requests"] * size:
+            raise Failure(f"{server.name} sent {result['bytes']} bytes for {result['requests']} requests of {size}")
+        user = sum(after[pid][0] - before[pid][0] for pid in before.keys() & after.keys())
+        system = sum(after[pid][1] - before[pid][1] for pid in before.keys() & after.keys())
+        requests = result["requests"]
+        return result | {
+            "cpu_us": (user + system) / requests,
+            "user_us": user / requests,
+            "system_us": system / requests,
+            "per_second": requests / result["seconds"],
+            "core_share": (user + system) / wall,
+            "strangers": max(0.0, (busy - user - system) / wall),
+        }
+
+    def facts(self, segue, sessions: int) -> dict:
+        """Whether facts were written all the while. A full log would make them cheaper than they are."""
+        if "events" not in self.segue.parts:
+            return {"on": False}
+        overflow = {name: value for name, value in segue.metrics().items() if name.startswith("segue_fact_overflow_total") and value}
+        seen = segue.sessions_in_facts(sessions)
+        if seen < sessions:
+            say(f"FACTS: the log names {seen} of {sessions} sessions; the cost of facts is not in these numbers")
+        if overflow:
+            say(f"FACTS: not all were kept: {overflow}")
+        return {"on": seen == sessions, "sessions_seen": seen, "overflow": overflow}
+
+
+def summarise(rounds: list[dict]) -> dict:
+    """Medians with intervals: of the ratios within pairs first, then of each side alone."""
+    def both(key):
+        return {side: interval([pair[side][key] for pair in rounds]) for side in ("segue", "nginx")}
+
+    return {
+        "cpu_ratio": interval([pair["segue"]["cpu_us"] / pair["nginx"]["cpu_us"] for pair in rounds]),
+        "throughput_ratio": interval([pair["segue"]["per_second"] / pair["nginx"]["per_second"] for pair in rounds]),
+        "cpu_us": both("cpu_us"),
+        "per_second": both("per_second"),
+        "core_share": both("core_share"),
+        "p99_us": both("p99_us"),
+        "disturbed": sum(pair[side]["strangers"] > STRANGERS for pair in rounds for side in ("segue", "nginx")),
+        "strangers_most": max(pair[side]["strangers"] for pair in rounds for side in ("segue", "nginx")),
+    }

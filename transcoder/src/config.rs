@@ -1,0 +1,163 @@
+//! What a worker must be told: where its jobs, its objects and its working folder are, and how much a job may cost.
+//!
+//! On failure: every missing or contradictory value is recorded in the document as a problem; the returned struct must
+//! not be used before [`Document::finish`] said yes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use segue_config::{Document, Secret, Section, Size, Span};
+
+/// Where jobs come from.
+#[derive(Debug, Clone)]
+pub struct ControlEndpoint {
+    /// Base URL of the control plane, for example `http://127.0.0.1:8090`.
+    pub url: String,
+    /// A bearer token of scope `worker`.
+    pub token: Secret,
+}
+
+/// Where sources are read and renditions are written: one bucket of an S3 server.
+#[derive(Debug, Clone)]
+pub struct ObjectStore {
+    /// Base URL of the S3 API.
+    pub endpoint: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The bucket that holds `uploads/` and `hls/`.
+    pub bucket: String,
+    /// Access key id.
+    pub access_key: Secret,
+    /// Secret access key.
+    pub secret_key: Secret,
+}
+
+/// Everything a worker is started with.
+#[derive(Debug, Clone)]
+pub struct TranscodeConfig {
+    /// Where jobs come from.
+    pub control: ControlEndpoint,
+    /// Where objects are.
+    pub objects: ObjectStore,
+    /// The folder in which each worker keeps a folder of its own. Shared by workers of one host.
+    pub work_dir: PathBuf,
+    /// The largest source in bytes. Default 2 GiB.
+    pub max_bytes: u64,
+    /// The longest source. Default 4 h: an hour-long mix has room, an endless decode has not.
+    pub max_duration: Duration,
+    /// How long one run of ffmpeg may take, as a multiple of the source's length (plus 30 s). Default 2.
+    pub time_limit_factor: f64,
+    /// Jobs at once. Default 1: one run of ffmpeg already keeps its cores busy.
+    pub slots: usize,
+    /// The name under which the control plane lists this worker. Default: host name and process id.
+    pub name: String,
+}
+
+/// Defaults that the documentation states.
+const MAX_BYTES: u64 = 2 << 30;
+const MAX_DURATION: Duration = Duration::from_secs(4 * 3600);
+const TIME_LIMIT_FACTOR: f64 = 2.0;
+
+impl TranscodeConfig {
+    /// A configuration with every default, for embedding.
+    pub fn new(control: ControlEndpoint, objects: ObjectStore, work_dir: PathBuf) -> Self {
+        Self {
+            control,
+            objects,
+            work_dir,
+            max_bytes: MAX_BYTES,
+            max_duration: MAX_DURATION,
+            time_limit_factor: TIME_LIMIT_FACTOR,
+            slots: 1,
+            name: worker_name(),
+        }
+    }
+
+    /// Reads `[control]`, `[objects]` and `[transcode]`; problems go to the document.
+    pub fn read(doc: &Document<'_>) -> Self {
+        let root = doc.root();
+        let control = root.section("control");
+        let objects = root.section("objects");
+        let transcode = root.section("transcode");
+        let secret = |section: &Section<'_>, key: &str| {
+            section.require::<Secret>(key).unwrap_or_else(|| Secret::literal(String::new()))
+        };
+        let config = Self {
+            control: ControlEndpoint { url: address(&control, "url"), token: secret(&control, "token") },
+            objects: ObjectStore {
+                endpoint: address(&objects, "endpoint"),
+                region: objects.or("region", "us-east-1".to_owned()),
+                bucket: objects.or("bucket", "media".to_owned()),
+                access_key: secret(&objects, "access_key"),
+                secret_key: secret(&objects, "secret_key"),
+            },
+            work_dir: transcode.or("work_dir", std::env::temp_dir().join("segue-transcode")),
+            max_bytes: transcode.or("max_bytes", Size(MAX_BYTES)).0,
+            max_duration: transcode.or("max_duration", Span(MAX_DURATION)).0,
+            time_limit_factor: transcode.or("time_limit_factor", TIME_LIMIT_FACTOR),
+            slots: transcode.or("slots", 1usize),
+            name: transcode.get::<String>("name").unwrap_or_else(worker_name),
+        };
+        if !(1..=64).contains(&config.slots) {
+            transcode.problem("slots", "must be between 1 and 64 jobs at once");
+        }
+        if !(config.time_limit_factor >= 0.1 && config.time_limit_factor <= 1000.0) {
+            transcode.problem("time_limit_factor", "must be between 0.1 and 1000 times the source's length");
+        }
+        if config.max_bytes == 0 {
+            transcode.problem("max_bytes", "must be at least one byte; leave it out for 2 GiB");
+        }
+        if config.max_duration.is_zero() {
+            transcode.problem("max_duration", "must be longer than nothing; leave it out for 4 h");
+        }
+        config
+    }
+}
+
+fn address(section: &Section<'_>, key: &str) -> String {
+    let Some(text) = section.require::<String>(key) else { return String::new() };
+    match url::Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
+        _ => section.problem(key, "must be an http:// or https:// address, for example http://127.0.0.1:8090"),
+    }
+    text
+}
+
+fn worker_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(48).collect();
+    let host = if host.is_empty() { "worker".to_owned() } else { host };
+    format!("{host}-{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (TranscodeConfig, Option<String>) {
+        let env = |_: &str| None;
+        let doc = Document::parse(text, "segue.toml", &env).expect("toml");
+        let config = TranscodeConfig::read(&doc);
+        (config, doc.finish().err().map(|problems| problems.to_string()))
+    }
+
+    #[test]
+    fn the_least_configuration_gets_the_documented_defaults() {
+        let (config, problems) = read(
+            "[control]\nurl='http://127.0.0.1:1'\ntoken='t'\n[objects]\nendpoint='http://127.0.0.1:2'\naccess_key='a'\nsecret_key='s'\n",
+        );
+        assert_eq!(problems, None);
+        assert_eq!((config.max_bytes, config.slots, config.max_duration.as_secs()), (2 << 30, 1, 14400));
+        assert_eq!(config.objects.bucket, "media");
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let (_, problems) = read("[control]\nurl='nonsense'\n[transcode]\nslots=0\nwork_dirr='x'\n");
+        let problems = problems.expect("problems");
+        for key in ["control.url", "control.token", "objects.endpoint", "transcode.slots", "work_dirr"] {
+            assert!(problems.contains(key), "{key} in {problems}");
+        }
+    }
+}

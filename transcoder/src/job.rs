@@ -1,0 +1,160 @@
+//! One job, from its claim to its end.
+//!
+//! Invariants: the control plane is told of one end at most; the job's folder is gone afterwards, whatever the end; no
+//! upload and no report follows a lost lease.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::artwork::artwork;
+use crate::config::TranscodeConfig;
+use crate::encode::encode;
+use crate::ffmpeg::Tools;
+use crate::ladder::ladder;
+use crate::lease::{Reporter, Stage, hold};
+use crate::master::{master, report};
+use crate::measure::{Limits, measure};
+use crate::probe::probe;
+use crate::publish::{publish, version};
+use crate::queue::{Backoff, Claim, Completion, Queue, QueueError};
+use crate::reject::{Failure, Halt, Reason, disk};
+use crate::source::fetch;
+use crate::store::Store;
+use crate::workspace::Workspace;
+
+/// What every job of a worker uses.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) config: TranscodeConfig,
+    pub(crate) queue: Queue,
+    pub(crate) store: Store,
+    pub(crate) tools: Tools,
+    pub(crate) workspace: Workspace,
+}
+
+/// How long the end of a job is reported for, beyond which its lease ends by itself.
+const REPORTING: Duration = Duration::from_secs(60);
+
+/// Works one job off. `stop` is the worker's own end.
+pub(crate) async fn work(bench: &Bench, claim: Claim, stop: &CancellationToken) {
+    let started = Instant::now();
+    tracing::info!(job = %claim.job, track = %claim.track, fence = claim.fence, attempt = claim.attempt, bytes = claim.source.bytes, "job begun");
+    let job = stop.child_token();
+    let end = CancellationToken::new();
+    let (reporter, watched) = Reporter::new();
+    let staged = async {
+        // Reported inside the lease: until the control plane has the end, the job must stay ours.
+        let outcome = stages(bench, &claim, &job, &reporter).await;
+        settle(bench, &claim, outcome, &job, stop).await;
+        end.cancel();
+    };
+    // Stages are large futures; on the heap they cost one allocation a job.
+    let (_, lost) = tokio::join!(Box::pin(staged), hold(&bench.queue, &claim, watched, &job, &end));
+    tracing::info!(job = %claim.job, lost, seconds = started.elapsed().as_secs_f64(), "job left");
+}
+
+async fn stages(
+    bench: &Bench,
+    claim: &Claim,
+    job: &CancellationToken,
+    reporter: &Reporter,
+) -> Result<Completion, Halt> {
+    let folder = bench.workspace.job().map_err(|error| disk("make the job's folder", &error))?;
+    produce(bench, claim, folder.path(), job, reporter).await
+}
+
+async fn produce(
+    bench: &Bench,
+    claim: &Claim,
+    folder: &Path,
+    job: &CancellationToken,
+    reporter: &Reporter,
+) -> Result<Completion, Halt> {
+    let Bench { config, tools, store, .. } = bench;
+    let limits = Limits { longest: config.max_duration, factor: config.time_limit_factor };
+    let source = fetch(store, &claim.source, folder, config.max_bytes, job, reporter).await?;
+    reporter.at(Stage::Probe, 0.0);
+    let probe = probe(tools, &source, &claim.source.filename, folder, config.max_duration, job).await?;
+    let measured = measure(tools, &source, &probe, folder, limits, job, reporter).await?;
+    let rungs = ladder(probe.bit_rate);
+    let renditions = encode(tools, &source, &probe, &measured, &rungs, folder, limits, job, reporter).await?;
+    let cover = artwork(tools, &source, &probe, folder, job).await?;
+    let version = version(&source.sha256, &rungs, &tools.version, claim.fence);
+    let (duration_ms, factor, loudness) = (measured.millis(), measured.factor(), measured.loudness.clone());
+    let waveform = measured.peaks.finish(duration_ms, factor);
+    publish(store, &claim.track, &version, folder, &renditions, waveform, cover.as_deref(), job, reporter).await?;
+    let reports: Vec<_> = renditions.iter().map(report).collect();
+    Ok(Completion {
+        fence: claim.fence,
+        master: master(&version, &reports),
+        version,
+        duration_ms,
+        renditions: reports,
+        title: probe.tags.title,
+        artist: probe.tags.artist,
+        album: probe.tags.album,
+        artwork: cover.is_some(),
+        waveform: true,
+        loudness,
+    })
+}
+
+async fn settle(
+    bench: &Bench,
+    claim: &Claim,
+    outcome: Result<Completion, Halt>,
+    job: &CancellationToken,
+    stop: &CancellationToken,
+) {
+    let Bench { queue, .. } = bench;
+    match outcome {
+        Ok(completion) => {
+            deliver(claim, job, "complete", || queue.complete(claim, &completion)).await;
+        }
+        Err(Halt::Failed(failure)) => {
+            tracing::warn!(job = %claim.job, track = %claim.track, reason = failure.reason.kind(), %failure, "job failed");
+            deliver(claim, job, "fail", || queue.fail(claim, &failure, Duration::from_secs(10))).await;
+        }
+        // The worker stops: saying so lets another one begin at once instead of after the lease.
+        Err(Halt::Cancelled) if stop.is_cancelled() => {
+            let failure =
+                Failure::new(Reason::WorkerStopped, "The transcoder was stopped; the job will be tried again.");
+            if let Err(error) = queue.fail(claim, &failure, Duration::from_secs(2)).await {
+                tracing::info!(job = %claim.job, %error, "the job's lease is left to its end");
+            }
+        }
+        Err(Halt::Cancelled) => {}
+    }
+}
+
+/// Sends the end of a job until it is taken, refused, or no longer ours to send.
+async fn deliver<F>(claim: &Claim, job: &CancellationToken, what: &str, send: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), QueueError>>,
+{
+    let until = Instant::now() + REPORTING;
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        let sent = tokio::select! {
+            () = job.cancelled() => return,
+            sent = send() => sent,
+        };
+        match sent {
+            Ok(()) => return,
+            Err(error) if error.is_retryable() && Instant::now() < until => {
+                tracing::warn!(job = %claim.job, what, %error, "not delivered; trying again");
+            }
+            Err(error) => {
+                tracing::warn!(job = %claim.job, what, %error, "not delivered; the lease is left to its end");
+                return;
+            }
+        }
+        tokio::select! {
+            () = job.cancelled() => return,
+            () = tokio::time::sleep(backoff.wait()) => {}
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The master playlist, from what was really encoded (RFC 8216, 4.3.4.2).
+//!
+//! BANDWIDTH is the largest bit rate of any run of segments that lasts between half and one and a half target
+//! durations; AVERAGE-BANDWIDTH is all bits over all seconds.
+
+use std::fmt::Write as _;
+
+use crate::encode::Rendition;
+use crate::queue::RenditionReport;
+
+/// What is told about one rendition.
+pub(crate) fn report(rendition: &Rendition) -> RenditionReport {
+    let parts: Vec<(u64, f64)> = rendition.segments.iter().map(|segment| (segment.bytes, segment.seconds)).collect();
+    RenditionReport {
+        name: rendition.name.clone(),
+        bandwidth: peak(&parts, rendition.target as f64),
+        average_bandwidth: average(&parts),
+        codecs: rendition.codecs.clone(),
+    }
+}
+
+/// The text of the alias `hls/<track>/master.m3u8`: URIs lead into the version's folder.
+pub(crate) fn master(version: &str, renditions: &[RenditionReport]) -> String {
+    let mut text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
+    for rendition in renditions {
+        let RenditionReport { name, bandwidth, average_bandwidth, codecs } = rendition;
+        let _ = writeln!(
+            text,
+            "#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},AVERAGE-BANDWIDTH={average_bandwidth},CODECS=\"{codecs}\"\n{version}/{name}/index.m3u8"
+        );
+    }
+    text
+}
+
+fn rate(bytes: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (bytes as f64 * 8.0 / seconds).ceil() as u64 } else { 0 }
+}
+
+fn average(parts: &[(u64, f64)]) -> u64 {
+    rate(parts.iter().map(|part| part.0).sum(), parts.iter().map(|part| part.1).sum())
+}
+
+fn peak(parts: &[(u64, f64)], target: f64) -> u64 {
+    let (least, most) = (target * 0.5, target * 1.5);
+    let mut peak = None;
+    for start in 0..parts.len() {
+        let (mut bytes, mut seconds) = (0, 0.0);
+        for (size, length) in &parts[start..] {
+            bytes += size;
+            seconds += length;
+            if seconds > most {
+                break;
+            }
+            if seconds >= least {
+                peak = peak.max(Some(rate(bytes, seconds)));
+            }
+        }
+    }
+    // A track shorter than half a target duration has no such run.
+    peak.unwrap_or_else(|| average(parts)).max(average(parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_last_segment_does_not_make_the_peak() {
+        // 0.1 s with its own headers would be 160 kbit/s alone.
+        let parts = [(60_000, 6.0), (75_000, 6.0), (2_000, 0.1)];
+        assert_eq!(peak(&parts, 6.0), rate(77_000, 6.1));
+        assert_eq!(average(&parts), rate(137_000, 12.1));
+    }
+
+    #[test]
+    fn a_track_shorter_than_a_segment_has_its_own_rate() {
+        assert_eq!(peak(&[(1_000, 1.0)], 6.0), 8_000);
+    }
+
+    #[test]
+    fn the_master_leads_into_the_version() {
+        let rendition = |name: &str, bandwidth| RenditionReport {
+            name: name.to_owned(),
+            bandwidth,
+            average_bandwidth: bandwidth - 1,
+            codecs: "mp4a.40.2".to_owned(),
+        };
+        let text = master("0123456789abcdef-7", &[rendition("a64", 70_000), rendition("a128", 140_000)]);
+        assert_eq!(
+            text,
+            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+             #EXT-X-STREAM-INF:BANDWIDTH=70000,AVERAGE-BANDWIDTH=69999,CODECS=\"mp4a.40.2\"\n0123456789abcdef-7/a64/index.m3u8\n\
+             #EXT-X-STREAM-INF:BANDWIDTH=140000,AVERAGE-BANDWIDTH=139999,CODECS=\"mp4a.40.2\"\n0123456789abcdef-7/a128/index.m3u8\n"
+        );
+    }
+}
