@@ -61,7 +61,12 @@ impl Cli {
             Command::Track(_) | Command::Ticket(_) | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init();
     }
 
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {

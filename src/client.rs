@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -85,6 +85,24 @@ impl Control {
     }
 }
 
+/// What a server said when it refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The reason word.
+    pub(crate) word: String,
+    /// The reason for people.
+    pub(crate) message: String,
+    status: u16,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}, status {})", self.message, self.word, self.status)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// Turns a refusal into an error with the server's own words.
 pub(crate) async fn refuse(response: reqwest::Response) -> anyhow::Result<reqwest::Response> {
     let status = response.status();
@@ -92,11 +110,9 @@ pub(crate) async fn refuse(response: reqwest::Response) -> anyhow::Result<reqwes
         return Ok(response);
     }
     let body: Value = response.json().await.unwrap_or_default();
-    let word = body.get("error").and_then(Value::as_str).unwrap_or("no-reason-given");
-    match body.get("message").and_then(Value::as_str) {
-        Some(message) => bail!("{message} ({word}, status {})", status.as_u16()),
-        None => bail!("refused with status {} ({word})", status.as_u16()),
-    }
+    let text = |key: &str, otherwise: &str| body.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
+    let (word, message) = (text("error", "no-reason-given"), text("message", "the server refused"));
+    Err(Refused { word, message, status: status.as_u16() }.into())
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -92,7 +92,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move {
             let answer = tokio::time::timeout(CALL_TIMEOUT, answer(&shared, request)).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|_| error(StatusCode::REQUEST_TIMEOUT, "timeout", "the call took too long")))
+            Ok::<_, Infallible>(
+                answer.unwrap_or_else(|_| error(StatusCode::REQUEST_TIMEOUT, "timeout", "the call took too long")),
+            )
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();

@@ -56,7 +56,12 @@ pub(crate) fn fresh(shared: &Shared, key: &Key) -> Option<Result<Found, Refusal>
 ///
 /// # Errors
 /// Whatever kept the origin from giving the object.
-pub(crate) async fn filled(shared: &Arc<Shared>, key: Key, target: &Target, query: Option<&str>) -> Result<Found, Refusal> {
+pub(crate) async fn filled(
+    shared: &Arc<Shared>,
+    key: Key,
+    target: &Target,
+    query: Option<&str>,
+) -> Result<Found, Refusal> {
     if shared.memory.passes(&key) {
         return Ok(Found::Pass);
     }

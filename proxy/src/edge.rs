@@ -198,7 +198,10 @@ impl Edge {
         self.clients.stop().await;
         self.shared.tasks.close();
         if tokio::time::timeout(FILLS_DRAIN, self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!(fills = self.shared.tasks.len(), "fills are still running at shutdown; they end by their time-outs");
+            tracing::warn!(
+                fills = self.shared.tasks.len(),
+                "fills are still running at shutdown; they end by their time-outs"
+            );
         }
         if let Some(admin) = self.admin {
             admin.stop().await;
@@ -229,7 +232,10 @@ async fn follow(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot
     }
 }
 
-async fn bind(given: Option<std::net::TcpListener>, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn bind(
+    given: Option<std::net::TcpListener>,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Listen { address, error };
     let listener = match given {
         Some(listener) => {
@@ -242,11 +248,7 @@ async fn bind(given: Option<std::net::TcpListener>, address: SocketAddr) -> Resu
     Ok((listener, address))
 }
 
-fn build(
-    config: EdgeConfig,
-    document: Arc<SnapshotDoc>,
-    events: Option<Arc<EventLog>>,
-) -> Result<Shared, StartError> {
+fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<EventLog>>) -> Result<Shared, StartError> {
     let wrong = |what: &str| {
         let what = what.to_owned();
         move |problem: String| StartError::Config { what, problem }

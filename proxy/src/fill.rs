@@ -260,14 +260,24 @@ impl Job {
                 if meta.length.is_none() {
                     self.shared.memory.pass(self.key.clone());
                 }
-                tracing::warn!(origin = self.origin.name, key = self.object_key, received, "a body is longer than it may be");
+                tracing::warn!(
+                    origin = self.origin.name,
+                    key = self.object_key,
+                    received,
+                    "a body is longer than it may be"
+                );
                 return Err(OriginFailure::Broken.into());
             }
             self.shared.metrics.fill_bytes.add(piece.len() as u64);
             self.fill.update(|state| state.pieces.push(piece));
         }
         if meta.length.is_some_and(|length| length != received) {
-            tracing::warn!(origin = self.origin.name, key = self.object_key, received, "a body ended short of its length");
+            tracing::warn!(
+                origin = self.origin.name,
+                key = self.object_key,
+                received,
+                "a body ended short of its length"
+            );
             return Err(OriginFailure::Broken.into());
         }
         meta.length = Some(received);

@@ -143,7 +143,11 @@ impl Metrics {
             ("segue_purges_total", "Purges asked for on this edge.", &self.purges),
             ("segue_snapshots_total", "Snapshots taken over.", &self.snapshots),
             ("segue_snapshots_refused_total", "Snapshots that could not be used.", &self.snapshots_refused),
-            ("segue_timelines_missing_total", "Segments whose place in the track was not found.", &self.timelines_missing),
+            (
+                "segue_timelines_missing_total",
+                "Segments whose place in the track was not found.",
+                &self.timelines_missing,
+            ),
         ] {
             text.family(name, "counter", help);
             text.sample(name, "", counter.get());
@@ -159,8 +163,16 @@ impl Metrics {
             ("segue_fills_running", "Fills under way.", self.fills_running.get()),
             ("segue_cache_bytes", "Bytes in memory.", i64::try_from(readings.cache_bytes).unwrap_or(i64::MAX)),
             ("segue_cache_objects", "Objects in memory.", i64::try_from(readings.cache_objects).unwrap_or(i64::MAX)),
-            ("segue_tickets", "Verified tickets that are remembered.", i64::try_from(readings.tickets).unwrap_or(i64::MAX)),
-            ("segue_snapshot_revision", "Revision of the snapshot.", i64::try_from(readings.revision).unwrap_or(i64::MAX)),
+            (
+                "segue_tickets",
+                "Verified tickets that are remembered.",
+                i64::try_from(readings.tickets).unwrap_or(i64::MAX),
+            ),
+            (
+                "segue_snapshot_revision",
+                "Revision of the snapshot.",
+                i64::try_from(readings.revision).unwrap_or(i64::MAX),
+            ),
         ] {
             text.family(name, "gauge", help);
             text.sample(name, "", value);
@@ -189,6 +201,10 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let _ = if labels.is_empty() { writeln!(self.0, "{name} {value}") } else { writeln!(self.0, "{name}{{{labels}}} {value}") };
+        let _ = if labels.is_empty() {
+            writeln!(self.0, "{name} {value}")
+        } else {
+            writeln!(self.0, "{name}{{{labels}}} {value}")
+        };
     }
 }

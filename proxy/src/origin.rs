@@ -179,7 +179,13 @@ impl Origin {
             let wait = backoff(attempt);
             let spent = attempt >= self.config.attempts || Instant::now() + wait >= deadline;
             if spent || !failure.is_retryable() || turn.is_none() {
-                tracing::warn!(origin = self.name, key = want.key, attempt, reason = failure.kind(), "an object could not be fetched");
+                tracing::warn!(
+                    origin = self.name,
+                    key = want.key,
+                    attempt,
+                    reason = failure.kind(),
+                    "an object could not be fetched"
+                );
                 return Err(failure.into());
             }
             self.metrics.origin_retries.add(1);
@@ -304,7 +310,9 @@ fn encode(key: &str) -> String {
     let mut encoded = String::with_capacity(key.len() + 16);
     for byte in key.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                encoded.push(char::from(byte));
+            }
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }

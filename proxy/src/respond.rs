@@ -208,7 +208,9 @@ async fn write(
         let part = match source.next().await {
             Ok(Some(part)) => part,
             // A source ends with its last part; an end before it is a broken one.
-            Ok(None) => return end_early(shared, session, exchange, header.is_some(), delivered, *sent, Refusal::Internal),
+            Ok(None) => {
+                return end_early(shared, session, exchange, header.is_some(), delivered, *sent, Refusal::Internal);
+            }
             Err(refusal) => return end_early(shared, session, exchange, header.is_some(), delivered, *sent, refusal),
         };
         if header.is_some() {
@@ -234,8 +236,7 @@ async fn write(
             (Ok(()), None) => *sent += length,
             (Err(_), fact) => {
                 // Without an intent yet, the fact is noted and settled at once.
-                let fact =
-                    fact.unwrap_or_else(|| Delivery::note(shared, exchange, session.req_header(), *delivered));
+                let fact = fact.unwrap_or_else(|| Delivery::note(shared, exchange, session.req_header(), *delivered));
                 fact.settle(false, *sent);
                 return Err(Cut);
             }

@@ -82,11 +82,13 @@ pub(crate) struct Pattern {
 impl Pattern {
     /// Reads `/hls/{track}/` and its like.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (before, after) = text.split_once("{track}").ok_or_else(|| {
-            format!("{text:?} names no track; write for example \"/hls/{{track}}/\"")
-        })?;
+        let (before, after) = text
+            .split_once("{track}")
+            .ok_or_else(|| format!("{text:?} names no track; write for example \"/hls/{{track}}/\""))?;
         if !before.starts_with('/') || !before.ends_with('/') || !after.starts_with('/') || !after.ends_with('/') {
-            return Err(format!("{text:?}: {{track}} must be a whole segment, and the pattern must start and end with /"));
+            return Err(format!(
+                "{text:?}: {{track}} must be a whole segment, and the pattern must start and end with /"
+            ));
         }
         if after.contains('{') || before.contains("//") || after.contains("//") {
             return Err(format!("{text:?} holds a second placeholder or an empty segment"));
@@ -282,13 +284,14 @@ mod tests {
 
     #[test]
     fn hosts_and_prefixes_choose_the_key() {
-        let routes = routes(&[
-            (Some("Music.example"), "/{track}/", Some("audio/{track}/hls/")),
-            (None, "/hls/{track}/", None),
-        ]);
+        let routes =
+            routes(&[(Some("Music.example"), "/{track}/", Some("audio/{track}/hls/")), (None, "/hls/{track}/", None)]);
         let header = request("music.EXAMPLE:8443", "/t1/a/b.ts");
         let target = resolve(&routes, &line(&header)).unwrap();
-        assert_eq!(routes[target.route].key(target.path.as_str(), target.track(), target.file()), "audio/t1/hls/a/b.ts");
+        assert_eq!(
+            routes[target.route].key(target.path.as_str(), target.track(), target.file()),
+            "audio/t1/hls/a/b.ts"
+        );
         let header = request("other", "/hls/t1/b.ts");
         let target = resolve(&routes, &line(&header)).unwrap();
         assert_eq!(routes[target.route].key(target.path.as_str(), target.track(), target.file()), "hls/t1/b.ts");

@@ -99,12 +99,10 @@ impl Service {
 
     async fn answer(&self, session: &mut Session, exchange: &Exchange) -> Result<()> {
         let refusal = match self.find(exchange).await {
-            Ok((found, media)) => {
-                match respond::send(&self.shared, session, exchange, found, media).await? {
-                    Ok(()) => return Ok(()),
-                    Err(refusal) => refusal,
-                }
-            }
+            Ok((found, media)) => match respond::send(&self.shared, session, exchange, found, media).await? {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal,
+            },
             Err(refusal) => refusal,
         };
         respond::refuse(&self.shared, session, exchange, &refusal).await

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use crate::lock::Mutex;
+use arc_swap::ArcSwap;
 use segue_signing::{Key, KeyDoc, Keyring, Revocations, SigningSecret, SnapshotDoc, SnapshotError};
 
 /// Tracks that may be purged here beside those that the control plane purges. An entry takes some 100 bytes; the

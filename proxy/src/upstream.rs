@@ -60,7 +60,8 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
     request.set_raw_path(path.as_bytes()).map_err(|_| Refusal::Internal)?;
     let everything = !origin.is_s3() && origin.config.methods.iter().any(|method| method == "*");
     let bearer = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let carried = bearer.is_some_and(|value| value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")));
+    let carried =
+        bearer.is_some_and(|value| value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")));
     if !everything || carried {
         request.remove_header(&AUTHORIZATION);
     }

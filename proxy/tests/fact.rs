@@ -37,7 +37,14 @@ async fn a_play_leaves_one_fact_for_each_segment_with_its_place() {
     let facts = house.facts_when(4).await;
     let told: Vec<_> = facts
         .iter()
-        .map(|fact| (fact["file"].as_str().unwrap(), fact["pos_ms"].as_u64(), fact["media_ms"].as_u64(), fact["cache"].as_str().unwrap()))
+        .map(|fact| {
+            (
+                fact["file"].as_str().unwrap(),
+                fact["pos_ms"].as_u64(),
+                fact["media_ms"].as_u64(),
+                fact["cache"].as_str().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -50,7 +57,10 @@ async fn a_play_leaves_one_fact_for_each_segment_with_its_place() {
     );
     let last = &facts[3];
     assert_eq!((&last["track"], &last["version"], &last["kind"]), (&TRACK.into(), &VERSION.into(), &"segment".into()));
-    assert_eq!((&last["sid"], &last["sub"], &last["ua"]), (&"device-1".into(), &"listener-1".into(), &"player/1".into()));
+    assert_eq!(
+        (&last["sid"], &last["sub"], &last["ua"]),
+        (&"device-1".into(), &"listener-1".into(), &"player/1".into())
+    );
     assert_eq!((&last["status"], &last["bytes"], &last["complete"]), (&200.into(), &90_000.into(), &true.into()));
     assert_eq!(last["cmcd"], serde_json::json!({"bl": 2000, "su": true}));
     assert_eq!(last["ip_hash"].as_str().unwrap().len(), 16);
@@ -141,7 +151,15 @@ async fn operators_see_counts_and_can_purge() {
     let mut admin = Client::connect(house.edge.admin_addr().unwrap()).await;
     let ready = admin.get("/readyz").await;
     assert_eq!((ready.status, ready.body.as_slice()), (200, b"ready\n".as_slice()));
-    let metrics = String::from_utf8(admin.get("/metrics").await.body).unwrap();
+    // An answer is counted after its last byte, which the client may have before.
+    let mut metrics = String::new();
+    for _ in 0..200 {
+        metrics = String::from_utf8(admin.get("/metrics").await.body).unwrap();
+        if metrics.contains("segue_bytes_total 20\n") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     for line in [
         "segue_requests_total{class=\"2xx\",cache=\"hit-memory\"} 1",
         "segue_requests_total{class=\"2xx\",cache=\"miss\"} 1",

@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Behaviour, house, house_with, pattern, ticket, versioned, TRACK};
+use support::{Behaviour, TRACK, house, house_with, pattern, ticket, versioned};
 use tokio::sync::Notify;
 
 #[tokio::test(flavor = "multi_thread")]

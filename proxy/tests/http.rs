@@ -17,9 +17,12 @@ async fn ranges_are_cut_from_a_miss_and_from_a_hit() {
     let file = versioned("a128/seg-00000.m4s");
     house.origin.track(&file, Behaviour::Serve(pattern(300_000)));
     let mut client = house.client().await;
-    for (range, first, last) in
-        [("bytes=100000-199999", 100_000, 199_999), ("bytes=0-0", 0, 0), ("bytes=-5", 299_995, 299_999), ("bytes=299990-", 299_990, 299_999)]
-    {
+    for (range, first, last) in [
+        ("bytes=100000-199999", 100_000, 199_999),
+        ("bytes=0-0", 0, 0),
+        ("bytes=-5", 299_995, 299_999),
+        ("bytes=299990-", 299_990, 299_999),
+    ] {
         let part = client.request("GET", &target(&file), &format!("Range: {range}\r\n")).await;
         assert_eq!(part.status, 206, "{range}: {}", part.head);
         assert_eq!(part.header("content-range"), Some(format!("bytes {first}-{last}/300000").as_str()));

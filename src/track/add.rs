@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::{Track, length, ticket};
-use crate::client::{Control, refuse};
+use crate::client::{Control, Refused, refuse};
 
 /// Between two looks at a track that is being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -36,6 +36,17 @@ struct Upload {
 }
 
 pub(super) async fn run(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let ended = add(control, file, title, json).await;
+    if let (true, Some(refused)) = (json, ended.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())) {
+        println!(
+            "{}",
+            json!({ "track": null, "status": "failed", "reason": refused.word, "message": refused.message })
+        );
+    }
+    ended
+}
+
+async fn add(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
     if !meta.is_file() {
         bail!("{} is not a file", file.display());

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Segue's edge beside a tuned nginx: CPU per signed hit, cold fill for a crowd, memory per idle connection.
+"""Segue's edge beside a tuned nginx (the better of two forms): CPU per signed hit, cold fill for a crowd, memory per idle connection.
 
-  hits   1 KB, 32 KB and 200 KB, plain and TLS 1.3, in interleaved pairs: CPU time per request and throughput
+  hits   1 KB, 32 KB and 200 KB, plain and TLS 1.3, in interleaved rounds: CPU time per request and throughput
   fill   1,000 clients on one cold 200 KB segment behind a slow origin: GETs at the origin, first bytes
   idle   memory that each server holds for a connection that was served once and stays
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
-is not needed. The full form takes about 10 minutes, the quick form about 3. Progress goes to standard error, the
+is not needed. The full form takes about 12 minutes, the quick form about 4. Progress goes to standard error, the
 path of the JSON with every raw number to standard output.
 
 The page docs/performance.md and its plot are written when a full form has measured all parts, or where --docs names
@@ -49,7 +49,7 @@ class Form:
     """How much is measured. `bound` ends a benchmark that hangs, in seconds."""
 
     def __init__(self, quick: bool):
-        self.pairs = 3 if quick else 7
+        self.rounds = 3 if quick else 7
         self.seconds = 2 if quick else 3
         self.fills = 2 if quick else 5
         self.bound = 600 if quick else 1800
@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segue", type=pathlib.Path, default=ROOT / "target/release/segue", metavar="FILE",
                         help="the command to measure, a release build (default: target/release/segue)")
-    parser.add_argument("--quick", action="store_true", help="3 pairs of 2 s runs and 2 fills; enough to see a large change")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s runs and 2 fills; enough to see a large change")
     parser.add_argument("--only", choices=PARTS, help="measure one part alone")
     parser.add_argument("--json", type=pathlib.Path, metavar="OUT", default=ROOT / "target/bench/performance.json",
                         help="where the raw numbers go (default: target/bench/performance.json)")
@@ -94,7 +94,7 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
     if "hits" in parts:
         hits = Hits(segue, cores, folder, certificate, form.seconds)
         transports = [False, True] if "tls" in segue.parts else [False]
-        result["hits"] = [hits.series(label, size, tls, form.pairs) for tls in transports for label, size in load.SIZES.items()]
+        result["hits"] = [hits.series(label, size, tls, form.rounds) for tls in transports for label, size in load.SIZES.items()]
     if "fill" in parts:
         result["fill"] = Fill(segue, cores, folder).measure(form.fills)
     if "idle" in parts:

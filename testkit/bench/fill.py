@@ -41,11 +41,11 @@ class Fill:
                 start_nginx_edge(self.cores.server, self.folder / "nginx", port, None) as nginx,
             ):
                 sides = [(segue, self.segue.urls), (nginx, load.NginxUrls())]
-                results = {server.name: [] for server, _ in sides}
+                results = {"segue": [], "nginx": []}
                 for number in range(rounds):
                     for server, urls in sides if number % 2 == 0 else reversed(sides):
                         result = self.round(server, urls, origin.log, number)
-                        results[server.name].append(result)
+                        results["segue" if server is segue else "nginx"].append(result)
                         say(f"cold fill, {server.name}, round {number + 1}/{rounds}: {result['gets']} GET at the origin, "
                             f"{result['whole']} of {CLIENTS} whole, first byte +{result['median_ms']:.1f} ms at the median, "
                             f"+{result['p99_ms']:.1f} ms at the 99th percentile")

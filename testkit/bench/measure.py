@@ -1,13 +1,15 @@
-"""CPU time from the kernel's own accounts, medians with intervals, and the interleaved pairs of cache hits."""
+"""CPU time from the kernel's own accounts, medians with intervals, and the interleaved rounds of cache hits."""
 
+import contextlib
 import math
 import os
 import pathlib
+import resource
 import time
 
 import load
 from processes import Cores, Failure, family, say, stat_fields
-from servers import Origin, Segue, Server, start_nginx_edge
+from servers import NGINX_FORMS, Origin, Segue, Server, start_nginx_edge
 
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 #: Seconds of load before a series, in which nothing is measured.
@@ -66,7 +68,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 class Hits:
-    """One series: one size, plain or TLS, both servers beside each other."""
+    """One series: one size, plain or TLS, all servers beside each other."""
 
     def __init__(self, segue: Segue, cores: Cores, folder: pathlib.Path, certificate, seconds: int):
         self.segue = segue
@@ -77,19 +79,21 @@ class Hits:
         self.script = folder / "load.lua"
         self.script.write_text(load.WRK_SCRIPT)
 
-    def series(self, label: str, size: int, tls: bool, pairs: int) -> dict:
-        """Fresh servers, warmed and checked; then pairs in alternating order; then checked again."""
+    def series(self, label: str, size: int, tls: bool, rounds: int) -> dict:
+        """Fresh servers, warmed and checked; then rounds, each begun by another server; then checked again."""
         name = f"{label}, {'TLS 1.3' if tls else 'plain'}"
         items = load.objects(size)
         place = self.folder / f"hits-{size}-{'tls' if tls else 'plain'}"
         root = place / "objects"
         load.write_objects(root, size)
         with Origin(place / "origin", root, self.cores) as origin:
-            with (
-                start_nginx_edge(self.cores.server, place / "nginx", origin.port, self.certificate if tls else None) as nginx,
-                self.segue.start(self.cores.server, place / "segue", origin.port, ["events"] + ["limits"] + ["tls"] * tls) as segue,
-            ):
-                sides = [(segue, self.segue.urls), (nginx, load.NginxUrls())]
+            with contextlib.ExitStack() as running:
+                core, parts = self.cores.server, ["events", "limits"] + ["tls"] * tls
+                segue = running.enter_context(self.segue.start(core, place / "segue", origin.port, parts))
+                sides = [(segue, self.segue.urls)]
+                for form in NGINX_FORMS:
+                    nginx = start_nginx_edge(core, place / form, origin.port, self.certificate if tls else None, form)
+                    sides.append((running.enter_context(nginx), load.NginxUrls()))
                 targets = {server.name: urls.sign(items) for server, urls in sides}
                 negotiated = {}
                 for server, urls in sides:
@@ -98,30 +102,33 @@ class Hits:
                     load.check_refusals(server.name, server.port, tls, items[0], urls.forged(mine[0]))
                     (place / f"{server.name}.targets").write_text("\n".join(mine) + "\n")
                     self.run(server, place, WARM_SECONDS, size)
-                say(f"hits, {name}: bytes and refusals are right on both sides; {pairs} pairs of {self.seconds} s runs")
+                say(f"hits, {name}: bytes and refusals are right on all sides; {rounds} rounds of {self.seconds} s runs")
                 filled = origin.requests()
-                rounds = []
-                for number in range(pairs):
-                    order = [segue, nginx] if number % 2 == 0 else [nginx, segue]
-                    pair = {server.name: self.run(server, place, self.seconds, size) for server in order}
-                    ratio = pair["segue"]["cpu_us"] / pair["nginx"]["cpu_us"]
-                    say(f"hits, {name}: pair {number + 1}/{pairs}: CPU per request {pair['segue']['cpu_us']:.1f} us "
-                        f"against {pair['nginx']['cpu_us']:.1f} us, ratio {ratio:.2f}")
-                    rounds.append(pair | {"first": order[0].name})
+                taken = []
+                for number in range(rounds):
+                    first = number % len(sides)
+                    order = [server for server, _ in sides[first:] + sides[:first]]
+                    one = {server.name: self.run(server, place, self.seconds, size) for server in order}
+                    say(f"hits, {name}: round {number + 1}/{rounds}, CPU per request: "
+                        + ", ".join(f"{server.name} {one[server.name]['cpu_us']:.1f} us" for server, _ in sides))
+                    taken.append(one | {"first": order[0].name})
                 if origin.requests() != filled:
                     raise Failure(f"{name}: {origin.requests() - filled} requests reached the origin: these were not all hits")
                 for server, _ in sides:
                     load.check_bytes(server.name, server.port, tls, items, targets[server.name])
                 facts = self.facts(segue, len(items))
-        return {"size": label, "tls": tls, "negotiated": negotiated, "facts": facts, "pairs": rounds,
-                "summary": summarise(rounds)}
+        return {"size": label, "tls": tls, "negotiated": negotiated, "facts": facts, "rounds": taken,
+                "summary": summarise(taken)}
 
     def run(self, server: Server, place: pathlib.Path, seconds: int, size: int) -> dict:
         """One run of the load against one server."""
+        client = resource.getrusage(resource.RUSAGE_CHILDREN)
         before, busy, began = cpu_us(server), busy_us(self.cores.server), time.monotonic()
         result = load.wrk(server.name, server.port, server.tls, place / f"{server.name}.targets", self.script,
                           self.cores.load, seconds)
         after, busy, wall = cpu_us(server), busy_us(self.cores.server) - busy, (time.monotonic() - began) * 1e6
+        client_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        client_us = (client_after.ru_utime + client_after.ru_stime - client.ru_utime - client.ru_stime) * 1e6
         if result["bytes"] < result["requests"] * size:
             raise Failure(f"{server.name} sent {result['bytes']} bytes for {result['requests']} requests of {size}")
         user = sum(after[pid][0] - before[pid][0] for pid in before.keys() & after.keys())
@@ -131,6 +138,8 @@ class Hits:
             "cpu_us": (user + system) / requests,
             "user_us": user / requests,
             "system_us": system / requests,
+            "client_us": client_us / requests,
+            "both_ends_us": (user + system + client_us) / requests,
             "per_second": requests / result["seconds"],
             "core_share": (user + system) / wall,
             "strangers": max(0.0, (busy - user - system) / wall),
@@ -150,17 +159,29 @@ class Hits:
 
 
 def summarise(rounds: list[dict]) -> dict:
-    """Medians with intervals: of the ratios within pairs first, then of each side alone."""
-    def both(key):
-        return {side: interval([pair[side][key] for pair in rounds]) for side in ("segue", "nginx")}
+    """Medians with intervals: of the ratios within rounds first, then of each side alone.
 
+    The peer is the form of nginx with the lower median of CPU time in this very series, which favours nginx.
+    """
+    def median_cpu(form):
+        return interval([one[form]["cpu_us"] for one in rounds])["median"]
+
+    peer = min(NGINX_FORMS, key=median_cpu)
+    names = ("segue", *NGINX_FORMS)
+
+    def ratio(key):
+        return interval([one["segue"][key] / one[peer][key] for one in rounds])
+
+    def each(key):
+        return {name: interval([one[name][key] for one in rounds]) for name in names}
+
+    strangers = [one[name]["strangers"] for one in rounds for name in names]
     return {
-        "cpu_ratio": interval([pair["segue"]["cpu_us"] / pair["nginx"]["cpu_us"] for pair in rounds]),
-        "throughput_ratio": interval([pair["segue"]["per_second"] / pair["nginx"]["per_second"] for pair in rounds]),
-        "cpu_us": both("cpu_us"),
-        "per_second": both("per_second"),
-        "core_share": both("core_share"),
-        "p99_us": both("p99_us"),
-        "disturbed": sum(pair[side]["strangers"] > STRANGERS for pair in rounds for side in ("segue", "nginx")),
-        "strangers_most": max(pair[side]["strangers"] for pair in rounds for side in ("segue", "nginx")),
+        "peer": peer,
+        "cpu_ratio": ratio("cpu_us"),
+        "both_ends_ratio": ratio("both_ends_us"),
+        "throughput_ratio": ratio("per_second"),
+        **{key: each(key) for key in ("cpu_us", "client_us", "per_second", "core_share", "p99_us")},
+        "disturbed": sum(share > STRANGERS for share in strangers),
+        "strangers_most": max(strangers),
     }

@@ -29,7 +29,7 @@ def svg(rows: list[dict], subtitle: str) -> str:
         'font-family="system-ui, sans-serif" aria-labelledby="title">',
         '<title id="title">CPU time per signed cache hit, Segue relative to nginx</title>',
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-        text(20, 30, "CPU time per signed cache hit, Segue / nginx", size=17, weight="600"),
+        text(20, 30, "CPU time per signed cache hit, Segue / best nginx", size=17, weight="600"),
         text(20, 50, subtitle, size=12, color=SOFT),
     ]
     for step in range(int(MOST / 0.2) + 1):
@@ -37,9 +37,9 @@ def svg(rows: list[dict], subtitle: str) -> str:
         parts += [line(at, TOP - 8, at, bottom, GRID), text(at, bottom + 18, f"{step * 0.2:.1f}", "middle", 11, SOFT)]
     parts += [
         line(x(1), TOP - 14, x(1), bottom, INK, 1.6),
-        text(x(1), TOP - 20, "nginx = 1.0", "middle", 12, INK, "600"),
+        text(x(1), TOP - 20, "best nginx = 1.0", "middle", 12, INK, "600"),
         text(x(0), TOP - 20, "less is better", "start", 12, SOFT),
-        text(LEFT, bottom + 38, "dot: median of the pairs", size=11, color=SOFT),
+        text(LEFT, bottom + 38, "dot: median of the rounds", size=11, color=SOFT),
         text(LEFT + 150, bottom + 38, "line: interval", size=11, color=SOFT),
         line(LEFT + 250, bottom + 28, LEFT + 250, bottom + 42, MARK, 3),
         text(LEFT + 258, bottom + 38, "target, at most", size=11, color=SOFT),

@@ -246,10 +246,10 @@ impl Segue {
         self.call(Method::GET, &format!("/v1/tracks/{track}/stats"), None).await
     }
 
-    /// Waits until a track's sums satisfy `enough`, and then for `calm` in which they must not change any more.
+    /// Waits until a track's sums satisfy `enough` and have not moved for the length of `calm`.
     ///
     /// # Errors
-    /// When they do not within 20 s, or change in the calm.
+    /// When that has not come about within 30 s.
     pub async fn stats_when(
         &self,
         track: &str,
@@ -257,20 +257,18 @@ impl Segue {
         enough: impl Fn(&Stats) -> bool,
     ) -> anyhow::Result<Stats> {
         let started = Instant::now();
+        let (mut last, mut since) = (self.stats(track).await?, Instant::now());
         loop {
-            let stats = self.stats(track).await?;
-            if enough(&stats) {
-                tokio::time::sleep(calm).await;
-                let later = self.stats(track).await?;
-                if later != stats {
-                    bail!("the sums moved on from {stats:?} to {later:?}");
-                }
-                return Ok(stats);
-            }
-            if started.elapsed() > Duration::from_secs(20) {
-                bail!("the sums stayed at {stats:?}\n{}", self.log());
-            }
             tokio::time::sleep(Duration::from_millis(100)).await;
+            let stats = self.stats(track).await?;
+            if stats != last {
+                (last, since) = (stats, Instant::now());
+            } else if since.elapsed() >= calm && enough(&last) {
+                return Ok(last);
+            }
+            if started.elapsed() > Duration::from_secs(30) {
+                bail!("the sums stayed at {last:?}\n{}", self.log());
+            }
         }
     }
 }

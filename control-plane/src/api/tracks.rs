@@ -69,11 +69,7 @@ impl Create {
             return Err(ApiError::invalid("`content_type` is not a header value"));
         }
         match self.size {
-            0 => Err(ApiError::Invalid {
-                status: StatusCode::BAD_REQUEST,
-                word: "empty-file",
-                message: "the file is empty: there is nothing to play in it".to_owned(),
-            }),
+            // An empty file is taken, so that its job says in the listing what is wrong with it, as for any other bad file.
             size if size > max_size => Err(ApiError::Invalid {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 word: "too-large",
@@ -185,7 +181,7 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
     match tokio::time::timeout(REMOVAL_MAX, removals).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(track.id = id, %error, "the objects of a deleted track remain for now; the sweep removes them")
+            tracing::warn!(track.id = id, %error, "the objects of a deleted track remain for now; the sweep removes them");
         }
         Err(_) => tracing::info!(track.id = id, "the objects of a deleted track are many; the sweep removes the rest"),
     }
@@ -220,7 +216,7 @@ mod tests {
         assert_eq!(word(named("")), Some("invalid"));
         assert_eq!(word(named("a\nb")), Some("invalid"));
         assert_eq!(word(named(&"x".repeat(256))), Some("invalid"));
-        assert_eq!(word(Create { size: 0, ..named("a") }), Some("empty-file"));
+        assert_eq!(word(Create { size: 0, ..named("a") }), None);
         assert_eq!(word(Create { size: 101, ..named("a") }), Some("too-large"));
         assert_eq!(word(Create { content_type: Some("a\r\nb".to_owned()), ..named("a") }), Some("invalid"));
     }

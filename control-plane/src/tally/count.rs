@@ -76,7 +76,7 @@ pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -
                 }
             }
             Err(error) => {
-                tracing::error!(%error, before = next.0, "a record is no denial of this version; it is passed over")
+                tracing::error!(%error, before = next.0, "a record is no denial of this version; it is passed over");
             }
         }
     }

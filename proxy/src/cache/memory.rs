@@ -22,7 +22,9 @@ const TYPICAL_OBJECT: u64 = 48 * 1024;
 pub(crate) enum Stored {
     Object(Arc<Object>),
     /// The origin said that there is no such object.
-    Missing { until: Instant },
+    Missing {
+        until: Instant,
+    },
 }
 
 #[derive(Clone)]

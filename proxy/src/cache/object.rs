@@ -74,9 +74,7 @@ impl Meta {
             initial_age = text(AGE).and_then(|age| age.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
         }
         let declared = get(CONTENT_TYPE).filter(|value| {
-            !value.as_bytes().is_empty()
-                && *value != "application/octet-stream"
-                && *value != "binary/octet-stream"
+            !value.as_bytes().is_empty() && *value != "application/octet-stream" && *value != "binary/octet-stream"
         });
         let control = if immutable { &cache.control.immutable } else { &cache.control.mutable };
         Some(Self {

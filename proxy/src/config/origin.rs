@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use segue_config::{Section, Secret, Span};
+use segue_config::{Secret, Section, Span};
 use url::Url;
 
 /// One origin.
@@ -146,7 +146,8 @@ impl OriginConfig {
             None => nowhere,
         };
         let mut origin = Self::http(endpoint);
-        let kind = if default { section.or("kind", "s3".to_owned()) } else { section.require("kind").unwrap_or_default() };
+        let kind =
+            if default { section.or("kind", "s3".to_owned()) } else { section.require("kind").unwrap_or_default() };
         match kind.as_str() {
             "http" => {}
             "s3" => origin.kind = read_s3(section),

@@ -64,7 +64,9 @@ fn pair(text: &str) -> (&str, &str) {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b',' if !quoted => return (text.get(..place).unwrap_or_default(), text.get(place + 1..).unwrap_or_default()),
+            b',' if !quoted => {
+                return (text.get(..place).unwrap_or_default(), text.get(place + 1..).unwrap_or_default());
+            }
             _ => {}
         }
     }

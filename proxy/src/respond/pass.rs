@@ -79,7 +79,12 @@ pub(super) async fn through(
     }
 }
 
-async fn ask(shared: &Shared, session: &Session, exchange: &Exchange, target: &Target) -> Result<OriginAnswer, Refusal> {
+async fn ask(
+    shared: &Shared,
+    session: &Session,
+    exchange: &Exchange,
+    target: &Target,
+) -> Result<OriginAnswer, Refusal> {
     let route = shared.routes.get(target.route).ok_or(Refusal::NoRoute)?;
     let origin = shared.origins.get(route.origin).ok_or(Refusal::Internal)?;
     let key = route.key(target.path.as_str(), target.track(), target.file());

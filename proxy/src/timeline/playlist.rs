@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn uris_are_resolved_and_foreign_ones_passed_over() {
-        let text = "#EXTM3U\n#EXTINF:6,\n../b/s%20p.ts?x=1\n#EXTINF:2.5,\nhttps://elsewhere.example/x.ts\n#EXTINF:1,\nc.ts\n";
+        let text =
+            "#EXTM3U\n#EXTINF:6,\n../b/s%20p.ts?x=1\n#EXTINF:2.5,\nhttps://elsewhere.example/x.ts\n#EXTINF:1,\nc.ts\n";
         let found = segments("/hls/t/a/index.m3u8", text);
         let names: Vec<_> = found.iter().map(|(path, media)| (path.as_str(), media.pos_ms)).collect();
         assert_eq!(names, [("/hls/t/b/s p.ts", 0), ("/hls/t/a/c.ts", 8_500)]);

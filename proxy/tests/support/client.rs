@@ -124,13 +124,7 @@ impl Client {
     }
 
     async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => false,
-            Ok(n) => {
-                self.buffer.extend_from_slice(&chunk[..n]);
-                true
-            }
-        }
+        self.buffer.reserve(16 * 1024);
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(n) if n > 0)
     }
 }

@@ -37,8 +37,8 @@ pub async fn house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
     let origin = Origin::start().await;
     let mut upstream = OriginConfig::http(Endpoint::parse(&format!("http://{}", origin.addr)).unwrap());
     upstream.connect_timeout = Duration::from_secs(1);
-    upstream.read_timeout = Duration::from_millis(400);
-    upstream.total_timeout = Duration::from_secs(5);
+    upstream.read_timeout = Duration::from_secs(1);
+    upstream.total_timeout = Duration::from_secs(10);
     let mut config = EdgeConfig::minimal(upstream);
     config.keys = vec![("k1".to_owned(), SigningSecret::parse(SECRET).unwrap())];
     change(&mut config);
