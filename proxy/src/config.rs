@@ -172,7 +172,8 @@ impl Default for ConnectionConfig {
             max: 16_384,
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
-            head_max: 256 << 10,
+            // Below 64 KiB, where the parser of addresses would refuse with no reason word.
+            head_max: 60 << 10,
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }

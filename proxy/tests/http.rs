@@ -111,7 +111,6 @@ async fn paths_that_two_readers_could_read_in_two_ways_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn request_heads_are_bounded_in_bytes_and_time() {
     let house = house_with(|config| {
-        config.connections.head_max = 60_000;
         config.connections.head_timeout = Duration::from_millis(300);
     })
     .await;

@@ -80,7 +80,7 @@ async fn a_ticket_of_alg_none_or_of_absurd_length_is_refused() {
     let (status, reason) = at(&house, &format!("/p/{none}/hls/{TRACK}/cover.jpg"), "").await;
     assert_eq!(status, 401);
     assert!(["algorithm-refused", "ticket-malformed"].contains(&reason.as_str()), "{reason}");
-    let long = "t".repeat(100_000);
+    let long = "t".repeat(50_000);
     let (status, reason) = at(&house, &format!("/hls/{TRACK}/cover.jpg"), &format!("Cookie: segue={long}\r\n")).await;
     assert_eq!((status, reason.as_str()), (401, "ticket-too-long"));
 }

@@ -179,7 +179,7 @@ impl Folder {
         let keys = format!("[keys]\nk1 = {}\n", secret("key-k1"));
         let control = format!(
             "listen = \"127.0.0.1:{page}\"\n\n[database]\nurl = \"sqlite://{dir}/segue.db\"\n\n[objects]\n{s3}\n\
-             [edge]\nbase_url = \"http://127.0.0.1:{edge}\"\n\n{keys}\n[tokens]\nadmin = {}\nworker = {}\n",
+             [edge]\nbase_url = \"http://127.0.0.1:{edge}\"\n\n{keys}\n[tokens]\nadmin = {}\nworker = {}\n\n[jobs]\nlease = \"10s\"\n",
             secret("token-admin"),
             secret("token-worker")
         );

@@ -110,20 +110,21 @@ async fn ten_kills_lose_no_fact_count_no_play_twice_and_publish_nothing_by_half(
     let facts = facts(&segue)?;
     let distinct: BTreeSet<&str> = facts.iter().map(|fact| fact.id.as_str()).collect();
     ensure!(distinct.len() == facts.len(), "{} facts share their ids", facts.len() - distinct.len());
-    let mut counted: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut counted: BTreeMap<(&str, String), u64> = BTreeMap::new();
     let of_song = || {
         facts
             .iter()
             .filter(|fact| fact.kind == Kind::Segment && fact.track == song.id && ids.contains(fact.sid.as_str()))
     };
     for fact in of_song() {
-        *counted.entry((&fact.sid, &fact.file)).or_default() += 1;
+        let version = fact.version.as_deref().unwrap_or_default();
+        *counted.entry((&fact.sid, format!("{version}/{}", fact.file))).or_default() += 1;
     }
     let mut completed = 0;
     for (sid, record) in &records {
         for path in &record.segments {
             let file = path.strip_prefix(&format!("/hls/{}/", song.id)).context("another track")?;
-            let found = counted.get(&(sid.as_str(), file)).copied().unwrap_or(0);
+            let found = counted.get(&(sid.as_str(), file.to_owned())).copied().unwrap_or(0);
             ensure!(found == 1, "{sid} completed {file}, and it has {found} facts");
             completed += 1;
         }
