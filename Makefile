@@ -15,10 +15,15 @@ DEMO ?=
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
+# Tools of cargo's that are built here where the machine has none.
+NEXTEST_VERSION := 0.9.143
+DENY_VERSION := 0.20.2
+
 # Debian packages: to build, to run the demo, to run the tests.
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium redis-server mariadb-server asc-music
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music
+BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 
 .PHONY: help
 help: ## Say what there is to make
@@ -33,16 +38,18 @@ build: console ## Build the command (target/release/segue)
 	cargo build --release --locked --workspace --bins
 
 .PHONY: console
-console: $(CONSOLE)/dist/index.html ## Build the web page that the command embeds
+console: $(CONSOLE)/node_modules/.built ## Build the web page that the command embeds
 
-$(CONSOLE)/dist/index.html: $(CONSOLE)/package-lock.json $(CONSOLE)/index.html $(shell find $(CONSOLE)/src $(CONSOLE)/public -type f 2>/dev/null)
+# A stamp of its own, since a plain `cargo build` leaves a stand-in for the page.
+$(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(CONSOLE)/*.html) $(shell find $(CONSOLE)/src $(CONSOLE)/public -type f 2>/dev/null)
 	cd $(CONSOLE) && npm ci --no-audit --no-fund && npm run build
 	touch $@
 
 .PHONY: test
 test: test-parts lint console-test build ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
-	SEGUE_BROWSER_TESTS=1 cargo nextest run --release --locked --workspace --no-fail-fast
+	python3 -B -m unittest discover -s testkit/bench
+	cargo nextest run --release --locked --workspace
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences
@@ -57,14 +64,20 @@ console-test: console
 # cargo-nextest and cargo-deny, built here where the machine has none.
 .PHONY: tools
 tools:
-	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) cargo-nextest
-	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) cargo-deny
+	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
+	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
 
-.PHONY: demo-parts test-parts
+.PHONY: bench
+bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
+	python3 testkit/bench/bench.py --segue $(SEGUE)
+
+.PHONY: demo-parts test-parts bench-parts
 demo-parts:
 	@deploy/debian-packages $(DEMO_PACKAGES)
 test-parts:
 	@deploy/debian-packages $(TEST_PACKAGES)
+bench-parts:
+	@deploy/debian-packages $(BENCH_PACKAGES)
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -1,6 +1,6 @@
 //! The command line: what can be said, and who answers.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,7 +57,7 @@ impl Cli {
     /// Logs go to standard error, so that standard output stays for answers. `SEGUE_LOG` sets the filter.
     pub(crate) fn start_logging(&self) {
         let quiet = match self.command {
-            Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => "info,s3s=warn",
+            Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => "info,s3s=off",
             Command::Track(_) | Command::Ticket(_) | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -82,8 +82,18 @@ impl Cli {
     }
 }
 
-/// Ends the command with one clear message.
+/// Prints one line of an answer. A reader that has gone away (`segue … | head`) is an error that [`fail`] knows.
+pub(crate) fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// Ends the command with one clear message; quietly where nobody reads its answer any more.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    let gone = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<std::io::Error>().is_some_and(gone) {
+        return ExitCode::SUCCESS;
+    }
     eprintln!("segue: {error:#}");
     ExitCode::FAILURE
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,9 +25,10 @@ pub(crate) struct Control {
 impl Control {
     /// Finds the control plane: by flags or variables, else in the folder of a running demo.
     pub(crate) fn find(args: &ControlArgs) -> anyhow::Result<Self> {
+        // A token goes only where it came from: never the demo's to another host, nor another's to the demo.
         let (base, token) = match (&args.control, &args.token) {
             (Some(base), Some(token)) => (base.clone(), token.clone()),
-            (base, token) => {
+            (None, None) => {
                 let state = DemoState::load(&args.dir).with_context(|| {
                     format!(
                         "no control plane: set --control and --token (or SEGUE_CONTROL and SEGUE_TOKEN), \
@@ -35,16 +36,17 @@ impl Control {
                         args.dir.display()
                     )
                 })?;
-                (base.clone().unwrap_or(state.control), token.clone().unwrap_or(state.token))
+                (state.control, state.token)
             }
+            (Some(base), None) => match DemoState::load(&args.dir) {
+                Ok(state) if state.control == base.trim_end_matches('/') => (state.control, state.token),
+                _ => bail!("no token for {base}: set --token or SEGUE_TOKEN"),
+            },
+            (None, Some(_)) => bail!("a token, but no control plane to use it with: set --control or SEGUE_CONTROL"),
         };
-        let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).build()?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
-    }
-
-    /// The plain client, for presigned uploads, which carry their own authority.
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+        let base = base.trim_end_matches('/').to_owned();
+        let http = client_for(&base)?;
+        Ok(Self { base, token, http })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -53,6 +55,10 @@ impl Control {
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
         self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, path).timeout(ANSWER_WITHIN)).await.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
@@ -85,6 +91,19 @@ impl Control {
     }
 }
 
+/// A client for one address. A proxy of the environment is not asked for what runs on this machine.
+pub(crate) fn client_for(address: &str) -> anyhow::Result<reqwest::Client> {
+    let url = url::Url::parse(address).with_context(|| format!("{address:?} is not a URL"))?;
+    let here = match url.host() {
+        Some(url::Host::Ipv4(host)) => host.is_loopback(),
+        Some(url::Host::Ipv6(host)) => host.is_loopback(),
+        Some(url::Host::Domain(host)) => host == "localhost",
+        None => bail!("{address:?} names no host"),
+    };
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN);
+    Ok(if here { builder.no_proxy() } else { builder }.build()?)
+}
+
 /// What a server said when it refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -109,6 +128,7 @@ pub(crate) async fn refuse(response: reqwest::Response) -> anyhow::Result<reqwes
     if status.is_success() {
         return Ok(response);
     }
+    // Other servers (an object store) refuse in other words than JSON: the status then has to do.
     let body: Value = response.json().await.unwrap_or_default();
     let text = |key: &str, otherwise: &str| body.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
     let (word, message) = (text("error", "no-reason-given"), text("message", "the server refused"));

@@ -24,6 +24,7 @@ pub(crate) use folder::{DEFAULT_DIR, DemoState};
 use folder::{Folder, NAME, Ports};
 use objects::Objects;
 
+use crate::cli::say;
 use crate::roles;
 
 /// The longest that each part may take to finish what it has in hand.
@@ -52,17 +53,20 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
     };
     if args.json {
-        println!("{}", serde_json::to_string(&demo.state)?);
+        say(serde_json::to_string(&demo.state)?)?;
     } else {
-        demo.announce();
+        say(demo.announcement())?;
     }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    eprintln!("segue: ending; what is in hand is finished first");
-    demo.stop().await;
-    Ok(ExitCode::SUCCESS)
+    eprintln!("segue: ending; what is in hand is finished first (Ctrl-C again ends it at once)");
+    tokio::select! {
+        () = demo.stop() => Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(130)),
+    }
 }
 
 struct Demo {
@@ -99,21 +103,18 @@ impl Demo {
         Ok(Self { state, worker, edge, control, objects })
     }
 
-    fn announce(&self) {
+    fn announcement(&self) -> String {
         let DemoState { page, edge, control, token, dir, .. } = &self.state;
-        println!("Segue is running.\n");
-        println!("  page       {page}");
-        println!("  edge       {edge}");
-        println!("  control    {control}");
-        println!("  objects    {} (S3)", self.objects.url());
-        println!("  API token  {token}");
-        println!("  folder     {}\n", dir.display());
-        println!("Open the page and drop a song on it, or in another terminal:");
-        println!(
-            "  segue track add SONG{}\n",
-            if dir.ends_with(DEFAULT_DIR) { String::new() } else { format!(" --dir {}", dir.display()) }
-        );
-        println!("Ctrl-C ends it.");
+        let command = std::env::current_exe().map_or_else(|_| "segue".to_owned(), |path| path.display().to_string());
+        let here = std::env::current_dir().is_ok_and(|here| here.join(DEFAULT_DIR) == *dir);
+        let at = if here { String::new() } else { format!(" --dir {}", dir.display()) };
+        let objects = self.objects.url();
+        let dir = dir.display();
+        format!(
+            "Segue is running.\n\n  page       {page}\n  edge       {edge}\n  control    {control}\n  objects    {objects} (S3)\n  \
+             API token  {token}\n  folder     {dir}\n\nOpen the page and drop a song on it, or in another terminal:\n  \
+             {command} track add SONG{at}\n\nCtrl-C ends it."
+        )
     }
 
     /// Ends the parts, those that make work before those that hold it. Each has its bound; the next start mends what a cut left.

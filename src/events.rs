@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::ControlArgs;
+use crate::cli::{ControlArgs, say};
 use crate::client::Control;
 use crate::sse;
 
@@ -26,7 +27,7 @@ enum EventsCommand {
         #[arg(long = "topic", value_enum, default_values_t = [Topic::Facts, Topic::Plays, Topic::Denials])]
         topics: Vec<Topic>,
         /// End after this many events
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
 }
@@ -63,18 +64,24 @@ pub(crate) async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
     let names: Vec<_> = topics.iter().map(|topic| topic.name()).collect();
     let response = control.stream(&format!("/v1/events?topics={}", names.join(","))).await?;
     let json = args.control.json;
-    let mut left = limit.unwrap_or(u64::MAX);
+    let mut left = limit;
     sse::read(response, |event| {
         let value: Value = serde_json::from_str(&event.data)?;
-        if json {
-            println!("{}", serde_json::json!({ "topic": event.name, "event": value }));
+        say(if json {
+            serde_json::json!({ "topic": event.name, "event": value }).to_string()
         } else {
-            println!("{}", line(&event.name, &value));
+            line(&event.name, &value)
+        })?;
+        // What was missed is told, and is no event.
+        if event.name != "lagged" {
+            left = left.map(|left| left - 1);
         }
-        left -= 1;
-        Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .await?;
+    if left != Some(0) {
+        bail!("the control plane ended the stream");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

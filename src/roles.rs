@@ -15,6 +15,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::cli::say;
+
 #[derive(Debug, Args)]
 pub(crate) struct RoleArgs {
     /// The configuration file (TOML); SEGUE_… variables override it
@@ -73,6 +75,11 @@ pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
     };
     // With no control plane there is one snapshot: the empty one, over which the file's own keys lie.
     let (_keep, snapshots) = watch::channel(Arc::new(SnapshotDoc::default()));
+    if events.is_some() {
+        tracing::warn!(
+            "facts are kept in the local log up to its bound; only `segue demo` has a tally that reads them"
+        );
+    }
     let edge = Edge::start(config, EdgeInputs { listener: None, admin_listener: None, snapshots, events }).await?;
     tracing::info!(addr = %edge.addr(), "the edge is ready");
     until_told_to_end().await?;
@@ -102,7 +109,7 @@ pub(crate) async fn transcode(args: RoleArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn checked(path: &Path) -> anyhow::Result<ExitCode> {
-    println!("{}: no problem found", path.display());
+    say(format_args!("{}: no problem found", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

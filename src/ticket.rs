@@ -10,6 +10,7 @@ use segue_config::{Secret, Value as _};
 use segue_signing::{CanonicalPath, Claims, Key, Keyring, SigningSecret, mint, verify};
 use serde_json::json;
 
+use crate::cli::say;
 use crate::demo;
 
 #[derive(Debug, Args)]
@@ -114,9 +115,9 @@ fn mint_one(args: MintArgs) -> anyhow::Result<ExitCode> {
     };
     let ticket = mint(&key, &claims)?;
     if args.with.json {
-        println!("{}", json!({ "ticket": ticket, "expires": claims.exp }));
+        say(json!({ "ticket": ticket, "expires": claims.exp }))?;
     } else {
-        println!("{ticket}");
+        say(ticket)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,18 +134,14 @@ fn verify_one(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     match checked {
         Ok(verified) => {
             let answer = json!({ "valid": true, "kid": verified.kid, "claims": verified.claims });
-            if args.with.json {
-                println!("{answer}")
-            } else {
-                println!("{answer:#}")
-            }
+            say(if args.with.json { answer.to_string() } else { format!("{answer:#}") })?;
             Ok(ExitCode::SUCCESS)
         }
         Err(refusal) => {
             if args.with.json {
-                println!("{}", json!({ "valid": false, "error": refusal.reason(), "message": refusal.message() }));
+                say(json!({ "valid": false, "error": refusal.reason(), "message": refusal.message() }))?;
             } else {
-                println!("refused: {} ({})", refusal.message(), refusal.reason());
+                say(format_args!("refused: {} ({})", refusal.message(), refusal.reason()))?;
             }
             Ok(ExitCode::FAILURE)
         }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::ControlArgs;
+use crate::cli::{ControlArgs, say};
 use crate::client::Control;
 
 #[derive(Debug, Args)]
@@ -51,6 +51,11 @@ enum TrackCommand {
         #[arg(long)]
         sub: Option<String>,
     },
+    /// Delete a track, its objects and what edges hold of it
+    Delete {
+        /// The track's id
+        track: String,
+    },
     /// Make every edge forget what it holds of a track
     Purge {
         /// The track's id
@@ -80,18 +85,26 @@ pub(crate) async fn run(args: TrackArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         TrackCommand::Add { file, title } => return add::run(&control, &file, title, json).await,
         TrackCommand::List => list(&control, json).await?,
-        TrackCommand::Show { track } => show(&control, &track).await?,
+        TrackCommand::Show { track } => show(&control, &track, json).await?,
         TrackCommand::Play { track, ttl, sid, sub } => {
-            let ticket = ticket(&control, &track, &json!({ "ttl_s": ttl, "sid": sid, "sub": sub })).await?;
-            if json {
-                println!("{}", json!({ "url": ticket.url, "expires": ticket.expires }));
-            } else {
-                println!("{}", ticket.url);
+            let now: Track = control.get(&format!("/v1/tracks/{track}")).await?;
+            if now.status != "ready" {
+                eprintln!("segue: {track} is {}: the URL plays once it is ready", now.status);
             }
+            let ticket = ticket(&control, &track, &json!({ "ttl_s": ttl, "sid": sid, "sub": sub })).await?;
+            say(if json { json!({ "url": ticket.url, "expires": ticket.expires }).to_string() } else { ticket.url })?;
         }
         TrackCommand::Purge { track } => {
             let purged: Value = control.post(&format!("/v1/tracks/{track}/purge"), &json!({})).await?;
-            println!("{}", if json { purged.to_string() } else { format!("purged {track}") });
+            say(if json { purged.to_string() } else { format!("purged {track}") })?;
+        }
+        TrackCommand::Delete { track } => {
+            control.delete(&format!("/v1/tracks/{track}")).await?;
+            say(if json {
+                json!({ "track": track, "deleted": true }).to_string()
+            } else {
+                format!("deleted {track}")
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -108,37 +121,40 @@ async fn ticket(control: &Control, track: &str, wish: &Value) -> anyhow::Result<
 }
 
 async fn list(control: &Control, json: bool) -> anyhow::Result<()> {
-    let answer: Value = control.get("/v1/tracks").await?;
-    let tracks = answer.get("tracks").and_then(Value::as_array).cloned().unwrap_or_default();
-    if !json && tracks.is_empty() {
-        println!("no tracks yet; add one with `segue track add FILE`");
-    } else if !json {
-        println!("{:<12}  {:<11}  {:>7}  {:>6}  TITLE", "TRACK", "STATUS", "LENGTH", "PLAYS");
-    }
-    for value in tracks {
-        if json {
-            println!("{value}");
-            continue;
+    let (mut after, mut first) = (String::new(), true);
+    loop {
+        let page: Value = control.get(&format!("/v1/tracks{after}")).await?;
+        let tracks = page.get("tracks").and_then(Value::as_array).cloned().unwrap_or_default();
+        match (json, first, tracks.is_empty()) {
+            (false, true, true) => say("no tracks yet; add one with `segue track add FILE`")?,
+            (false, true, false) => {
+                say(format_args!("{:<12}  {:<11}  {:>7}  {:>6}  TITLE", "TRACK", "STATUS", "LENGTH", "PLAYS"))?;
+            }
+            _ => {}
         }
-        let track: Track = serde_json::from_value(value)?;
-        let title = track.title.as_deref().unwrap_or("-");
-        let why = track.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-        println!(
-            "{:<12}  {:<11}  {:>7}  {:>6}  {title}{why}",
-            track.track,
-            track.status,
-            length(track.duration_ms),
-            track.qualified
-        );
+        for value in tracks {
+            say(if json { value.to_string() } else { row(&serde_json::from_value(value)?) })?;
+        }
+        first = false;
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => after = format!("?after={next}"),
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
-async fn show(control: &Control, id: &str) -> anyhow::Result<()> {
+fn row(track: &Track) -> String {
+    let title = track.title.as_deref().unwrap_or("-");
+    let why = track.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    let Track { track: id, status, qualified, duration_ms, .. } = track;
+    format!("{id:<12}  {status:<11}  {:>7}  {qualified:>6}  {title}{why}", length(*duration_ms))
+}
+
+async fn show(control: &Control, id: &str, json: bool) -> anyhow::Result<()> {
     let track: Value = control.get(&format!("/v1/tracks/{id}")).await?;
     let stats: Value = control.get(&format!("/v1/tracks/{id}/stats")).await?;
-    println!("{:#}", json!({ "track": track, "stats": stats }));
-    Ok(())
+    let both = json!({ "track": track, "stats": stats });
+    say(if json { both.to_string() } else { format!("{both:#}") })
 }
 
 /// Minutes and seconds.

@@ -1,13 +1,14 @@
 //! The demo's folder: what it keeps between runs, who may use it, and the configurations that it writes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Where a demo lives unless it is told otherwise.
 pub(crate) const DEFAULT_DIR: &str = ".demo";
@@ -99,7 +100,7 @@ impl Folder {
         let refuse = |error: std::io::Error| {
             anyhow::anyhow!("cannot write to the folder {}: {error}; choose another with --dir", dir.display())
         };
-        std::fs::create_dir_all(dir).map_err(refuse)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(refuse)?;
         let dir = dir.canonicalize().map_err(refuse)?;
         let mut lock = OpenOptions::new()
             .create(true)
@@ -169,29 +170,42 @@ impl Folder {
     /// Writes the roles' configurations for these ports.
     pub(crate) fn write(&self, ports: &Ports) -> anyhow::Result<DemoState> {
         let numbers @ [page, edge, objects, admin] = ports.numbers()?;
-        let dir = self.dir.display();
-        let secret = |name: &str| format!("\"file:{dir}/secrets/{name}\"");
-        let s3 = format!(
-            "endpoint = \"http://127.0.0.1:{objects}\"\nregion = \"{REGION}\"\nbucket = \"{BUCKET}\"\naccess_key = {}\nsecret_key = {}\n",
-            secret("s3-access"),
-            secret("s3-secret")
-        );
-        let keys = format!("[keys]\nk1 = {}\n", secret("key-k1"));
-        let control = format!(
-            "listen = \"127.0.0.1:{page}\"\n\n[database]\nurl = \"sqlite://{dir}/segue.db\"\n\n[objects]\n{s3}\n\
-             [edge]\nbase_url = \"http://127.0.0.1:{edge}\"\n\n{keys}\n[tokens]\nadmin = {}\nworker = {}\n\n[jobs]\nlease = \"10s\"\n",
-            secret("token-admin"),
-            secret("token-worker")
-        );
-        let edge_ = format!(
-            "name = \"{NAME}\"\nlisten = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\n[admin]\ntoken = {}\n\n[origin]\nkind = \"s3\"\n{s3}\n{keys}",
-            secret("token-edge-admin")
-        );
-        let transcode = format!(
-            "[control]\nurl = \"http://127.0.0.1:{page}\"\ntoken = {}\n\n[objects]\n{s3}\n[transcode]\nwork_dir = \"{dir}/work\"\nname = \"{NAME}\"\n",
-            secret("token-worker")
-        );
-        for (role, text) in [("control", control), ("edge", edge_), ("transcode", transcode)] {
+        let Some(dir) = self.dir.to_str() else { bail!("the folder's path is not text: {}", self.dir.display()) };
+        let secret = |name: &str| format!("file:{dir}/secrets/{name}");
+        let s3 = json!({
+            "endpoint": format!("http://127.0.0.1:{objects}"),
+            "region": REGION,
+            "bucket": BUCKET,
+            "access_key": secret("s3-access"),
+            "secret_key": secret("s3-secret"),
+        });
+        let mut origin = s3.clone();
+        origin["kind"] = json!("s3");
+        let keys = json!({ "k1": secret("key-k1") });
+        let control = json!({
+            "listen": format!("127.0.0.1:{page}"),
+            "database": { "url": format!("sqlite://{dir}/segue.db") },
+            "objects": s3,
+            "edge": { "base_url": format!("http://127.0.0.1:{edge}") },
+            "keys": keys,
+            "tokens": { "admin": secret("token-admin"), "worker": secret("token-worker") },
+            "jobs": { "lease": "10s" },
+        });
+        let edge_ = json!({
+            "name": NAME,
+            "listen": format!("127.0.0.1:{edge}"),
+            "admin_listen": format!("127.0.0.1:{admin}"),
+            "admin": { "token": secret("token-edge-admin") },
+            "origin": origin,
+            "keys": keys,
+        });
+        let transcode = json!({
+            "control": { "url": format!("http://127.0.0.1:{page}"), "token": secret("token-worker") },
+            "objects": s3,
+            "transcode": { "work_dir": format!("{dir}/work"), "name": NAME },
+        });
+        for (role, config) in [("control", control), ("edge", edge_), ("transcode", transcode)] {
+            let text = toml::to_string(&config)?;
             write_private(&self.config(role), &format!("# Written by `segue demo` at each start.\n{text}"))?;
         }
         let token = self.secret("token-admin")?;

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::{Track, length, ticket};
-use crate::client::{Control, Refused, refuse};
+use crate::cli::say;
+use crate::client::{Control, Refused, client_for, refuse};
 
 /// Between two looks at a track that is being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -36,17 +37,46 @@ struct Upload {
 }
 
 pub(super) async fn run(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
-    let ended = add(control, file, title, json).await;
-    if let (true, Some(refused)) = (json, ended.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())) {
-        println!(
-            "{}",
-            json!({ "track": null, "status": "failed", "reason": refused.word, "message": refused.message })
-        );
+    let mut id = None;
+    let ended = add(control, file, title, &mut id).await;
+    let answer = match &ended {
+        Ok(Added::Ready { track, url }) => {
+            json!({ "track": track.track, "status": "ready", "duration_ms": track.duration_ms, "url": url })
+        }
+        Ok(Added::Failed { reason, message }) => {
+            json!({ "track": id, "status": "failed", "reason": reason, "message": message })
+        }
+        Err(error) => {
+            let reason = error.downcast_ref::<Refused>().map_or("not-added", |refused| refused.word.as_str());
+            json!({ "track": id, "status": "failed", "reason": reason, "message": format!("{error:#}") })
+        }
+    };
+    if json {
+        say(&answer)?;
     }
-    ended
+    match ended? {
+        Added::Ready { track, url } => {
+            if !json {
+                let title = track.title.as_deref().unwrap_or("the track");
+                eprintln!("{title} is ready: {} ({})", track.track, length(track.duration_ms));
+                say(url)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Added::Failed { reason, message } => {
+            eprintln!("segue: {}: {message} ({reason})", file.display());
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
-async fn add(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+/// How it ended, where nothing refused.
+enum Added {
+    Ready { track: Track, url: String },
+    Failed { reason: String, message: String },
+}
+
+async fn add(control: &Control, file: &Path, title: Option<String>, id: &mut Option<String>) -> anyhow::Result<Added> {
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
     if !meta.is_file() {
         bail!("{} is not a file", file.display());
@@ -57,48 +87,30 @@ async fn add(control: &Control, file: &Path, title: Option<String>, json: bool) 
     let meter = Meter::new();
     let wish = json!({ "filename": filename, "size": meta.len(), "title": title });
     let Created { track, upload } = control.post("/v1/tracks", &wish).await?;
-    send(control, file, meta.len(), &upload, &meter).await?;
-    let _: Value = control.post(&format!("/v1/tracks/{}/uploaded", track.track), &json!({})).await?;
-    let track = wait(control, &track.track, &meter).await?;
+    let track = id.insert(track.track);
+    send(file, meta.len(), &upload, &meter).await?;
+    let _: Value = control.post(&format!("/v1/tracks/{track}/uploaded"), &json!({})).await?;
+    let track = wait(control, track, &meter).await?;
     meter.finish();
     if track.status != "ready" {
-        let reason = track.reason.as_deref().unwrap_or("unknown");
-        let message = track.message.as_deref().unwrap_or("no reason was given");
-        if json {
-            println!(
-                "{}",
-                json!({ "track": track.track, "status": track.status, "reason": reason, "message": message })
-            );
-        }
-        eprintln!("segue: {}: {message} ({reason})", file.display());
-        return Ok(ExitCode::FAILURE);
+        let or = |text: Option<String>, otherwise: &str| text.unwrap_or_else(|| otherwise.to_owned());
+        return Ok(Added::Failed {
+            reason: or(track.reason, "unknown"),
+            message: or(track.message, "no reason was given"),
+        });
     }
     let url = ticket(control, &track.track, &json!({})).await?.url;
-    if json {
-        println!(
-            "{}",
-            json!({ "track": track.track, "status": "ready", "duration_ms": track.duration_ms, "url": url })
-        );
-    } else {
-        eprintln!(
-            "{} is ready: {} ({})",
-            track.title.as_deref().unwrap_or(&filename),
-            track.track,
-            length(track.duration_ms)
-        );
-        println!("{url}");
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Added::Ready { track, url })
 }
 
-async fn send(control: &Control, file: &Path, size: u64, upload: &Upload, meter: &Meter) -> anyhow::Result<()> {
+async fn send(file: &Path, size: u64, upload: &Upload, meter: &Meter) -> anyhow::Result<()> {
     let source = tokio::fs::File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
     let (meter_, mut sent) = (meter.clone(), 0u64);
     let body = ReaderStream::with_capacity(source, 256 * 1024).inspect_ok(move |bytes| {
         sent += bytes.len() as u64;
         meter_.show("upload", if size == 0 { 1.0 } else { sent as f64 / size as f64 });
     });
-    let mut request = control.http().put(&upload.url).timeout(UPLOAD_WITHIN).header("content-length", size);
+    let mut request = client_for(&upload.url)?.put(&upload.url).timeout(UPLOAD_WITHIN).header("content-length", size);
     for (name, value) in &upload.headers {
         if !name.eq_ignore_ascii_case("content-length") {
             request = request.header(name, value);

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// Where made songs are kept for the life of the test process.
+/// Where made songs are kept, from one run to the next: `target/tmp/songs`, beside the test's own program.
 fn folder() -> anyhow::Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("segue-songs-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(3).context("the test does not run from a target folder")?;
+    Ok(target.join("tmp").join("songs"))
 }
 
 /// Runs ffmpeg; it must succeed.
@@ -34,12 +34,19 @@ pub fn ffmpeg(arguments: &[&str]) -> anyhow::Result<String> {
 /// # Errors
 /// When ffmpeg cannot make it.
 pub fn tone(seconds: f64, name: &str) -> anyhow::Result<PathBuf> {
-    let path = folder()?.join(name);
+    let folder = folder()?.join(format!("{seconds}s"));
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    // Tests run side by side: each makes its own, and the last to finish stays.
+    let part = folder.join(format!("part-{}-{name}", std::process::id()));
     let source = format!(
         "sine=f=220:d={seconds}:r=44100[a];sine=f=331:d={seconds}:r=44100[b];[a][b]amerge=inputs=2,tremolo=f=2:d=0.6"
     );
-    let target = path.to_str().context("the path is not text")?;
-    ffmpeg(&["-filter_complex", &source, target])?;
+    ffmpeg(&["-filter_complex", &source, part.to_str().context("the path is not text")?])?;
+    std::fs::rename(part, &path)?;
     Ok(path)
 }
 

@@ -40,3 +40,11 @@ async fn the_page_takes_a_song_plays_it_and_shows_the_play() -> anyhow::Result<(
     let song = song.to_str().context("path")?;
     node("console.test.mjs", &[("SEGUE_PAGE", &segue.ready().page), ("SEGUE_MEDIA", song)]).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn players_that_are_not_ours_play_the_stream_from_another_origin() -> anyhow::Result<()> {
+    let segue = crate::start().await?;
+    let song = songs::tone(20.0, "players.flac")?;
+    let song = song.to_str().context("path")?;
+    node("players.test.mjs", &[("SEGUE_PAGE", &segue.ready().page), ("SEGUE_MEDIA", song)]).await
+}

@@ -7,9 +7,9 @@ use segue_testkit::{Player, songs};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// The real song's first 40 s in another format; the title is kept out of the name so that tags are what is read.
-fn cut(source: &Path, extension: &str, codec: &[&str]) -> anyhow::Result<PathBuf> {
-    let target = std::env::temp_dir().join(format!("segue-cut-{}.{extension}", std::process::id()));
+/// The real song's first 40 s in another format.
+fn cut(dir: &Path, source: &Path, extension: &str, codec: &[&str]) -> anyhow::Result<PathBuf> {
+    let target = dir.join(format!("cut.{extension}"));
     let (from, to) = (source.to_str().context("path")?, target.to_str().context("path")?);
     songs::ffmpeg(&[&["-i", from, "-map", "0:a:0", "-t", "40"], codec, &[to]].concat())?;
     Ok(target)
@@ -50,6 +50,7 @@ async fn add_and_decode(dir: &Path, file: &Path) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_music_in_four_formats_plays_whole_on_every_rendition() -> anyhow::Result<()> {
     let segue = crate::start().await?;
+    let dir = tempfile::tempdir()?;
     let mp3 = songs::real()?.into_iter().next().context("no song")?;
     add_and_decode(segue.dir(), &mp3).await?;
     for (extension, codec) in [
@@ -57,9 +58,7 @@ async fn real_music_in_four_formats_plays_whole_on_every_rendition() -> anyhow::
         ("flac", &["-c:a", "flac"]),
         ("wav", &["-c:a", "pcm_s16le"]),
     ] {
-        let file = cut(&mp3, extension, codec)?;
-        add_and_decode(segue.dir(), &file).await?;
-        std::fs::remove_file(file)?;
+        add_and_decode(segue.dir(), &cut(dir.path(), &mp3, extension, codec)?).await?;
     }
     Ok(())
 }
