@@ -57,7 +57,11 @@ impl Cli {
     /// Logs go to standard error, so that standard output stays for answers. `SEGUE_LOG` sets the filter.
     pub(crate) fn start_logging(&self) {
         let quiet = match self.command {
-            Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => "info,s3s=off",
+            // Left out: what a client, not a fault, makes libraries call an error (counted in metrics), and Pingora's
+            // pool saying so when two requests reach for one idle connection.
+            Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => {
+                "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off"
+            }
             Command::Track(_) | Command::Ticket(_) | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
