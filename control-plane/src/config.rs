@@ -91,7 +91,8 @@ pub struct TicketsConfig {
 pub struct JobsConfig {
     /// A worker that says nothing for this long has lost its job.
     pub lease: Duration,
-    /// Claims of one job before it fails for good.
+    /// Failed attempts of one job before it fails for good. Workers that stop or are lost use up none; the latter have
+    /// a limit of their own, 20.
     pub max_attempts: u32,
     /// Wait before the second attempt; doubled for each one after.
     pub backoff: Duration,

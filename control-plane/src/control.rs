@@ -55,7 +55,6 @@ impl StartError {
 pub struct Control {
     addr: SocketAddr,
     parts: Shared,
-    tasks: TaskTracker,
 }
 
 impl Control {
@@ -78,7 +77,7 @@ impl Control {
                 return Err(error);
             }
         };
-        let tasks = TaskTracker::new();
+        let tasks = &parts.tasks;
         let service = router::router(Shared::clone(&parts));
         let (seats, ending) = (parts.http.connections, parts.shutdown.clone());
         tasks.spawn(server::run(listener, service, seats, ending, GRACE));
@@ -88,9 +87,9 @@ impl Control {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
         }
-        tasks.close();
+        parts.tasks.close();
         tracing::info!(%addr, "the control plane listens");
-        Ok(Self { addr, parts, tasks })
+        Ok(Self { addr, parts })
     }
 
     /// Where the API and the page are.
@@ -109,8 +108,8 @@ impl Control {
     /// after their step; ten seconds at most. Then the database is closed.
     pub async fn shutdown(self) {
         self.parts.shutdown.cancel();
-        if tokio::time::timeout(GRACE + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "the control plane's tasks did not end in time");
+        if tokio::time::timeout(GRACE + Duration::from_secs(1), self.parts.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.parts.tasks.len(), "the control plane's tasks did not end in time");
         }
         // Whoever still holds a connection (a request that was cut) gives it back or is rolled back by the file's journal.
         if tokio::time::timeout(GRACE, self.parts.store.close()).await.is_err() {
@@ -193,5 +192,6 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
         queued: watch::Sender::new(0),
         streams: Arc::new(Semaphore::new(config.http.streams)),
         shutdown: CancellationToken::new(),
+        tasks: TaskTracker::new(),
     })
 }

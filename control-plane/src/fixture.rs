@@ -10,8 +10,12 @@ use crate::bucket::{ACCESS, SECRET};
 use crate::config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
 use crate::control;
 use crate::state::Shared;
+use crate::store::jobs::Claimant;
 use crate::store::tracks::{self, NewTrack, Published, Status};
 use crate::store::{Store, jobs};
+
+/// Who claims where it does not matter who does.
+pub(crate) const CLAIMANT: Claimant<'static> = Claimant { worker: "w", instance: "i" };
 
 /// Opens (again) the parts over the database in `folder` and a bucket at `endpoint`.
 pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::Parts;
 use crate::store::StoreError;
-use crate::store::jobs::{self, JobRow, LeaseLost, State};
+use crate::store::jobs::{self, Ending, JobRow, LeaseLost, State};
 use crate::store::tracks::Published;
 
 /// Tries of one publication: with a pause of at most a minute, about three hours of a store that is away.
@@ -47,7 +47,7 @@ pub(crate) async fn carry_out(parts: &Parts, job: &JobRow) -> Result<Option<JobR
     };
     if let Err(error) = parts.objects.put_alias(&job.track, &published.master).await {
         tracing::warn!(job.id, track.id = job.track, tries = job.publish_tries + 1, %error, "a track could not be published yet");
-        return Ok(postpone(parts, job).await?);
+        return Ok(postpone(parts, job, "The object store did not take the playlist; it is tried again.").await?);
     }
     let now = clock::now_ms();
     let mut tx = parts.store.begin().await?;
@@ -62,13 +62,18 @@ pub(crate) async fn carry_out(parts: &Parts, job: &JobRow) -> Result<Option<JobR
     }
 }
 
-async fn postpone(parts: &Parts, job: &JobRow) -> Result<Option<JobRow>, StoreError> {
+/// Notes when a publication that failed is tried again and what is the matter, or gives it up. Answers the job as it
+/// then stands.
+pub(crate) async fn postpone(parts: &Parts, job: &JobRow, message: &str) -> Result<Option<JobRow>, StoreError> {
     let now = clock::now_ms();
     let mut tx = parts.store.begin().await?;
     if job.publish_tries + 1 >= TRIES_MAX {
-        let why = ("publish-failed", "The track was transcoded, but the object store did not take its playlist.");
-        let failed =
-            jobs::fail(&mut tx, (&job.id, job.fence), State::Publishing, why, false, parts.patience(), now).await?;
+        let ending = Ending::Failed {
+            reason: "publish-failed",
+            message: "The track was transcoded, but its playlist could not be put into the object store.",
+            retryable: false,
+        };
+        let failed = jobs::end(&mut tx, (&job.id, job.fence), State::Publishing, ending, parts.patience(), now).await?;
         tx.commit().await?;
         if let Ok(failed) = &failed {
             parts.tell_job(failed).await;
@@ -76,7 +81,6 @@ async fn postpone(parts: &Parts, job: &JobRow) -> Result<Option<JobRow>, StoreEr
         return Ok(failed.ok());
     }
     let pause = (1000i64 << job.publish_tries.min(6)).min(PAUSE_MAX_MS);
-    let message = "The object store did not take the playlist; it is tried again.";
     jobs::postpone_publishing(&mut tx, &job.id, job.fence, message, now + pause, now).await?;
     tx.commit().await?;
     jobs::get(&parts.store, &job.id).await
@@ -95,7 +99,8 @@ mod tests {
     async fn running(parts: &Parts) -> JobRow {
         fixture::queued(&parts.store, "aaaaaaaaaaaa", "j", 3, clock::now_ms()).await;
         let mut tx = parts.store.begin().await.unwrap();
-        let claimed = jobs::claim(&mut tx, "w", parts.patience(), clock::now_ms()).await.unwrap().unwrap();
+        let claimed =
+            jobs::claim(&mut tx, fixture::CLAIMANT, parts.patience(), clock::now_ms()).await.unwrap().unwrap();
         tx.commit().await.unwrap();
         claimed.job
     }
@@ -155,6 +160,32 @@ mod tests {
             carry_out(&parts, &job).await.unwrap();
         }
         assert!(ready(&parts).await);
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_cannot_be_carried_out_holds_up_no_other() {
+        let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+        let parts = fixture::parts(folder.path(), Some(bucket.endpoint())).await;
+        // The other one is claimed and due first.
+        fixture::queued(&parts.store, "bbbbbbbbbbbb", "bad", 3, 0).await;
+        let mut tx = parts.store.begin().await.unwrap();
+        let bad =
+            jobs::claim(&mut tx, fixture::CLAIMANT, parts.patience(), clock::now_ms()).await.unwrap().unwrap().job;
+        tx.commit().await.unwrap();
+        let job = running(&parts).await;
+        for job in [&bad, &job] {
+            accept(&parts, &job.id, job.fence, &fixture::published(job.fence, 1000)).await.unwrap().unwrap();
+        }
+        let mut tx = parts.store.begin().await.unwrap();
+        sqlx::query("UPDATE jobs SET completion = 'noise', due_ms = 0 WHERE id = 'bad'")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        sweeper::publications(&parts, true).await.unwrap();
+        assert!(ready(&parts).await);
+        let bad = jobs::get(&parts.store, "bad").await.unwrap().unwrap();
+        assert_eq!((bad.state, bad.publish_tries), (State::Publishing, 1), "put off, not forgotten");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
@@ -37,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) streams: Arc<Semaphore>,
     /// Ends streams, long polls and tasks.
     pub(crate) shutdown: CancellationToken,
+    /// Every task that outlives the request or step that began it; joined at the end.
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Parts {
@@ -59,6 +62,19 @@ impl Parts {
     pub(crate) async fn tell_job(&self, job: &JobRow) {
         self.bus.tell(Topic::Jobs, &views::Job::from(job));
         self.tell_track(&job.track).await;
+    }
+
+    /// The same beside the caller, who has an answer to give first: as many tasks as there are such callers.
+    pub(crate) fn tell_jobs_later(self: &Arc<Self>, jobs: Vec<JobRow>) {
+        if jobs.is_empty() || !self.bus.is_followed() {
+            return;
+        }
+        let parts = Arc::clone(self);
+        self.tasks.spawn(async move {
+            for job in &jobs {
+                parts.tell_job(job).await;
+            }
+        });
     }
 
     /// Tells followers a track's state. A track that is gone is not told; an error is logged, since the change itself

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, jobs, tracks};
+use crate::store::{StoreError, jobs, keys, tracks};
 use crate::{objects, publication};
 
 /// Rows that one step takes at a time.
@@ -19,6 +19,12 @@ const BATCH: u32 = 100;
 
 /// Pause between two looks at a prefix that must stay empty.
 const LOOK_AGAIN_MS: i64 = 300_000;
+
+/// Pause after a first removal that failed; doubled up to [`LOOK_AGAIN_MS`].
+const REMOVAL_PAUSE_MS: i64 = 5_000;
+
+/// Removals in a row that fail before the rest is left to the next sweep.
+const AWAY_AFTER: u32 = 5;
 
 /// How long removals outlast the last write that a client or worker could still make.
 const REMOVAL_SLACK_MS: i64 = 60_000;
@@ -59,13 +65,13 @@ async fn every(parts: &Shared, name: &'static str, step: Step) {
     }
 }
 
-/// Requeues jobs whose worker fell silent, or fails them when their attempts are used up.
+/// Requeues jobs whose worker fell silent, or fails those that lost too many.
 pub(crate) async fn leases(parts: &Parts) -> Result<(), ApiError> {
     let mut tx = parts.store.begin().await?;
     let taken = jobs::expire_leases(&mut tx, parts.patience(), clock::now_ms(), BATCH).await?;
     tx.commit().await.map_err(StoreError::from)?;
     for job in &taken {
-        tracing::warn!(job.id, track.id = job.track, job.attempts, job.max_attempts, "a worker was lost");
+        tracing::warn!(job.id, track.id = job.track, job.losses, "a worker was lost");
         parts.tell_job(job).await;
     }
     if !taken.is_empty() {
@@ -78,7 +84,18 @@ pub(crate) async fn leases(parts: &Parts) -> Result<(), ApiError> {
 pub(crate) async fn publications(parts: &Parts, all: bool) -> Result<(), ApiError> {
     let until = if all { i64::MAX } else { clock::now_ms() };
     for job in jobs::due_publications(&parts.store, until, BATCH).await? {
-        let now = publication::carry_out(parts, &job).await?;
+        let now = match publication::carry_out(parts, &job).await {
+            Ok(now) => now,
+            Err(error) => {
+                // This one's own fault, or the database's: then the next statement fails as well, and with it the step.
+                if job.publish_tries == 0 {
+                    tracing::error!(job.id, track.id = job.track, %error, "a publication cannot be carried out; trying on");
+                }
+                let message = "The transcoded track could not be published yet; it is tried again.";
+                publication::postpone(parts, &job, message).await?;
+                continue;
+            }
+        };
         if now.is_some_and(|job| job.state == jobs::State::Publishing) {
             // The bucket is away, most likely: the others are not made to wait for it one by one.
             break;
@@ -94,7 +111,7 @@ pub(crate) async fn abandoned_uploads(parts: &Parts) -> Result<(), ApiError> {
     let mut tx = parts.store.begin().await?;
     let failed = tracks::fail_abandoned(&mut tx, now.saturating_sub(ttl), now).await?;
     for track in &failed {
-        removals::note(&mut tx, &objects::upload_prefix(track), None, now, last_write(parts, now)).await?;
+        removals::note(&mut tx, &objects::upload_prefix(track), now, last_write(parts, now)).await?;
     }
     tx.commit().await.map_err(StoreError::from)?;
     for track in &failed {
@@ -109,32 +126,82 @@ pub(crate) fn last_write(parts: &Parts, now: i64) -> i64 {
     now + url.max(2 * parts.patience().lease_ms) + REMOVAL_SLACK_MS
 }
 
-async fn removals_due(parts: &Parts) -> Result<(), ApiError> {
+/// Empties the prefixes that are due. One that cannot be emptied goes behind the others.
+pub(crate) async fn removals_due(parts: &Parts) -> Result<(), ApiError> {
+    let mut in_a_row = 0;
     for removal in removals::due(&parts.store, clock::now_ms(), BATCH).await? {
-        remove(parts, &removal).await?;
+        let Err(error) = remove(parts, &removal).await else {
+            in_a_row = 0;
+            continue;
+        };
+        if removal.failures == 0 {
+            tracing::warn!(prefix = removal.prefix, %error, "objects cannot be removed; trying on");
+        }
+        let pause = (REMOVAL_PAUSE_MS << removal.failures.min(10)).min(LOOK_AGAIN_MS);
+        let mut tx = parts.store.begin().await?;
+        removals::postpone(&mut tx, &removal.prefix, clock::now_ms() + pause).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        in_a_row += 1;
+        if in_a_row == AWAY_AFTER {
+            // The bucket is away, most likely. The others stay due, ahead of those that were just put off.
+            break;
+        }
     }
     Ok(())
 }
 
 /// Empties a prefix once, and notes when to look again.
 pub(crate) async fn remove(parts: &Parts, removal: &Removal) -> Result<(), ApiError> {
-    let waits = match (&removal.keep, removal.prefix.split('/').nth(1)) {
-        (Some(_), Some(track)) => jobs::is_live(&parts.store, track).await?,
-        _ => false,
-    };
-    if waits {
-        let mut tx = parts.store.begin().await?;
-        removals::postpone(&mut tx, &removal.prefix, clock::now_ms() + LOOK_AGAIN_MS).await?;
-        tx.commit().await.map_err(StoreError::from)?;
-        return Ok(());
-    }
     let removed = parts.objects.remove_prefix(&removal.prefix, |key| removal.keeps(key)).await?;
     if removed > 0 {
         tracing::info!(prefix = removal.prefix, removed, "objects removed");
     }
     let now = clock::now_ms();
+    // What an edge fetched while the objects were on their way out is kept under the generation that the deletion
+    // raised: it is raised once more now that they are gone.
+    let deleted = removal.deleted_track().filter(|_| removed > 0);
     let mut tx = parts.store.begin().await?;
     removals::done(&mut tx, removal, now + LOOK_AGAIN_MS, now).await?;
+    if let Some(track) = deleted {
+        keys::raise_generation(&mut tx, track, now).await?;
+        keys::raise_revision(&mut tx, now).await?;
+    }
     tx.commit().await.map_err(StoreError::from)?;
+    if deleted.is_some() {
+        parts.keys.publish(&parts.store).await?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::bucket::Bucket;
+    use crate::fixture;
+
+    #[tokio::test]
+    async fn a_prefix_that_cannot_be_emptied_starves_no_other() {
+        let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+        let parts = fixture::parts(folder.path(), Some(bucket.endpoint())).await;
+        bucket.refuse(Some("aaaaaaaaaaaa"));
+        let now = clock::now_ms();
+        let mut tx = parts.store.begin().await.unwrap();
+        for (track, due) in [("aaaaaaaaaaaa", now - 2), ("bbbbbbbbbbbb", now - 1)] {
+            bucket.put(&format!("uploads/{track}/u"), b"x");
+            removals::note(&mut tx, &objects::upload_prefix(track), due, now - 1).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        removals_due(&parts).await.unwrap();
+        assert!(bucket.object("uploads/aaaaaaaaaaaa/u").is_some());
+        assert!(bucket.object("uploads/bbbbbbbbbbbb/u").is_none(), "the second went, though the first could not");
+        assert!(removals::due(&parts.store, clock::now_ms(), 10).await.unwrap().is_empty(), "the first is put off");
+        let left = removals::due(&parts.store, clock::now_ms() + REMOVAL_PAUSE_MS, 10).await.unwrap().remove(0);
+        assert_eq!((left.prefix.as_str(), left.failures), ("uploads/aaaaaaaaaaaa/", 1));
+        bucket.refuse(None);
+        remove(&parts, &left).await.unwrap();
+        assert!(bucket.object("uploads/aaaaaaaaaaaa/u").is_none());
+        assert!(removals::due(&parts.store, i64::MAX, 10).await.unwrap().is_empty(), "over");
+    }
 }

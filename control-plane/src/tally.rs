@@ -1,9 +1,11 @@
 //! The tally: from facts to plays, exactly once.
 //!
-//! Facts are read from a log by position. One transaction counts a batch and moves the position that is stored beside
+//! Facts and denials are read from a log by position. One transaction counts a batch and moves the position that is stored beside
 //! the sums; the log is told that it may forget the batch only after the commit. A crash anywhere in between leads to
-//! the same batch being read again from the stored position, and ids that were counted are skipped, so that a log
-//! which delivers twice (a restored one, a remote edge that posts again) counts once as well.
+//! the same batch being read again from the stored position. Beyond that, ids of facts that were counted are kept for a
+//! while and skipped, so that a log which delivers twice (a restored one, a remote edge that posts again) counts once as
+//! well. Denials are counted by the position alone: whoever has no ticket causes them, and must not fill the database;
+//! a log that was restored from a copy counts the copy's denials again.
 //!
 //! Invariants: what is told to followers (transitions, facts) was committed. On failure the transaction is rolled
 //! back, nothing is acknowledged, and the same batch is tried again with a growing pause; the log keeps what comes in

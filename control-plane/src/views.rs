@@ -78,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) priority: i64,
     pub(crate) attempts: u32,
     pub(crate) max_attempts: u32,
+    /// Times that its worker was lost; not among the attempts.
+    pub(crate) losses: u32,
     pub(crate) progress: f64,
     pub(crate) stage: Option<String>,
     pub(crate) reason: Option<String>,
@@ -95,6 +97,7 @@ impl From<&JobRow> for Job {
             priority: row.priority,
             attempts: row.attempts,
             max_attempts: row.max_attempts,
+            losses: row.losses,
             progress: row.progress,
             stage: row.stage.clone(),
             reason: row.reason.clone(),

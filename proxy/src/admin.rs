@@ -28,6 +28,8 @@ use crate::edge::Shared;
 /// Operators, scrapers and probes; nobody needs more at once.
 const CONNECTIONS_MAX: usize = 64;
 const BODY_MAX: usize = 64 * 1024;
+/// Bytes of a track's name; what is purged stays in memory.
+const TRACK_MAX: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -135,6 +137,11 @@ async fn purge(shared: &Shared, request: Request<Incoming>) -> Response<Full<Byt
     let Ok(Purge { track }) = serde_json::from_slice(&body.to_bytes()) else {
         return error(StatusCode::BAD_REQUEST, "body-malformed", "write {\"track\":\"…\"}");
     };
+    let is_segment = !matches!(track.as_str(), "" | "." | "..") && !track.contains('/') && track.len() <= TRACK_MAX;
+    if !is_segment {
+        let message = "a track is one path segment of at most 256 bytes, as it stands decoded in the path";
+        return error(StatusCode::BAD_REQUEST, "track-malformed", message);
+    }
     match shared.snapshots.purge(&track) {
         Ok(generation) => {
             shared.metrics.purges.add(1);

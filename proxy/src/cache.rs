@@ -3,26 +3,30 @@
 //! Invariants: at most one fill runs for a key; the memory is asked again under the fills' lock, so that no fill is
 //! begun for what a fill has just put there; an object that is out of date is renewed by one request for all.
 //!
-//! On failure: while the origin fails, an object that is out of date by no more than `stale_if_error` still serves.
+//! On failure: while the origin fails, an object that is out of date by no more than `stale_if_error` still serves. It
+//! serves too where the origin takes longer than [`RENEWAL_PATIENCE`]; the fill goes on and brings the new one.
 
 mod key;
 mod memory;
 mod object;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use segue_events::CacheState;
 
 use crate::edge::Shared;
 use crate::fill::{Fill, FillReader, Head};
-use crate::refusal::Refusal;
+use crate::refusal::{OriginFailure, Refusal};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
 pub(crate) use key::Key;
 pub(crate) use memory::{Memory, Stored};
 pub(crate) use object::{Meta, Object};
+
+/// How long a request waits for a newer object while it has one that may serve.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the bytes come from.
 pub(crate) enum Found {
@@ -67,11 +71,15 @@ pub(crate) async fn filled(
     }
     let mut stale = None;
     let mut begun = false;
-    let mut reader = {
+    let usable = |object: &Arc<Object>| object.is_usable(Instant::now(), shared.config.cache.stale_if_error);
+    let reader = {
         let mut fills = shared.fills.lock();
         match shared.memory.get(&key) {
             Some(Stored::Object(object)) if object.is_fresh(Instant::now()) => {
                 return Ok(Found::Memory(object, CacheState::Coalesced));
+            }
+            Some(Stored::Object(object)) if usable(&object) && shared.memory.rests(&key) => {
+                return Ok(Found::Memory(object, CacheState::Stale));
             }
             Some(Stored::Object(object)) => stale = Some(object),
             Some(Stored::Missing { until }) if Instant::now() < until => return Err(Refusal::NotFound),
@@ -89,16 +97,26 @@ pub(crate) async fn filled(
         }
     };
     let state = if begun { CacheState::Miss } else { CacheState::Coalesced };
-    match reader.head().await {
-        Ok(Head::Object(meta)) if meta.length.is_some() => Ok(Found::Filling(meta, reader, state)),
-        // Without a declared length the end is known only when it is there, and clients are told the truth at once.
-        Ok(Head::Object(_)) => Ok(Found::Memory(reader.whole().await?, state)),
-        Ok(Head::Renewed(object)) => Ok(Found::Memory(object, state)),
-        Ok(Head::Missing) => Err(Refusal::NotFound),
-        Ok(Head::Pass) => Ok(Found::Pass),
-        Err(refusal) => {
-            let usable = stale.filter(|object| object.is_usable(Instant::now(), shared.config.cache.stale_if_error));
-            usable.map_or(Err(refusal), |object| Ok(Found::Memory(object, CacheState::Stale)))
+    let Some(stale) = stale.filter(usable) else { return settled(reader, state).await };
+    let found = tokio::time::timeout(RENEWAL_PATIENCE, settled(reader, state)).await;
+    match found.unwrap_or(Err(OriginFailure::Timeout.into())) {
+        Err(Refusal::NotFound) => Err(Refusal::NotFound),
+        Err(_) => {
+            shared.memory.not_renewed(key);
+            Ok(Found::Memory(stale, CacheState::Stale))
         }
+        found => found,
+    }
+}
+
+/// What a fill's head says, once it is there.
+async fn settled(mut reader: FillReader, state: CacheState) -> Result<Found, Refusal> {
+    match reader.head().await? {
+        Head::Object(meta) if meta.length.is_some() => Ok(Found::Filling(meta, reader, state)),
+        // Without a declared length the end is known only when it is there, and clients are told the truth at once.
+        Head::Object(_) => Ok(Found::Memory(reader.whole().await?, state)),
+        Head::Renewed(object) => Ok(Found::Memory(object, state)),
+        Head::Missing => Err(Refusal::NotFound),
+        Head::Pass => Ok(Found::Pass),
     }
 }

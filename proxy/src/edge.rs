@@ -280,7 +280,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),
         timelines: Timelines::new(),
         events,
-        addresses: AddressHash::new(),
+        addresses: AddressHash::new().map_err(wrong("address hashes"))?,
         metrics,
         tasks,
         ready: AtomicBool::new(false),

@@ -8,12 +8,13 @@
 
 pub(crate) mod cmcd;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::USER_AGENT;
+use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
-use segue_events::{CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
+use segue_events::{AddressHasher, CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
 
 use crate::edge::Shared;
 use crate::exchange::Exchange;
@@ -22,7 +23,9 @@ use crate::route::{ObjectKind, line};
 use crate::snapshot::unix_ms;
 use crate::timeline::Media;
 
-const DAY_MS: u64 = 86_400_000;
+const DAY: Duration = Duration::from_secs(86_400);
+/// From this length on three parts with dots between them are taken for a ticket, whatever they begin with.
+const TICKET_MIN: usize = 64;
 
 /// What an answer turned out to be.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,8 @@ impl Delivery {
             Some(grant) => (grant.sid.as_str(), grant.claims.sub.as_deref()),
             None => {
                 // Without tickets an address is the nearest thing to a session.
-                stand_in = format!("anonymous-{}", address.as_deref().unwrap_or("nobody"));
+                let session = exchange.client.map(|client| shared.addresses.session(client));
+                stand_in = format!("anonymous-{}", session.as_deref().unwrap_or("nobody"));
                 (stand_in.as_str(), None)
             }
         };
@@ -100,14 +104,14 @@ impl Delivery {
 pub(crate) fn deny(shared: &Shared, exchange: &Exchange, header: &RequestHeader, refusal: &Refusal) {
     let Some(events) = &shared.events else { return };
     let address = exchange.client.map(|client| shared.addresses.hash(client));
-    let shown = line(header);
+    // Never the path carrier, wherever it stands: a refused ticket may be somebody's valid one.
+    let path = redacted(exchange.target.as_ref().map_or(line(header).path, |target| target.path.as_str()));
     record_denial(
         events,
         DenialDraft {
             ts: None,
             track: exchange.target.as_ref().map(|target| target.track()),
-            // Never the path carrier: a refused ticket may be somebody's valid one.
-            path: exchange.target.as_ref().map_or(shown.path, |target| target.path.as_str()),
+            path: &path,
             reason: refusal.reason(),
             status: refusal.status().as_u16(),
             sid: exchange.grant.as_ref().map(|grant| grant.sid.as_str()),
@@ -125,25 +129,102 @@ fn user_agent(header: &RequestHeader) -> Option<&str> {
     header.headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
 }
 
-/// Keyed hashes of client addresses: equal within a day and a life of the process, otherwise unlinkable.
+/// A path with `-` in place of every segment that may hold a ticket or a signature.
+fn redacted(path: &str) -> String {
+    let mut carried = false;
+    let mut shown = Vec::new();
+    for segment in path.split('/') {
+        let decoded = percent_decode_str(segment).decode_utf8_lossy();
+        // Dot and empty segments do not end what a carrier began: `/p/./<ticket>`.
+        let is_nothing = matches!(&*decoded, "" | "." | "..");
+        let hidden = !is_nothing && (carried || holds_ticket(&decoded));
+        carried = decoded == "p" || (carried && is_nothing);
+        shown.push(if hidden { "-" } else { segment });
+    }
+    shown.join("/")
+}
+
+/// Whether a part of a segment has the form of a compact JWS (RFC 7515, section 7.1), or stands after the name of a
+/// parameter that carries a ticket or a signature.
+fn holds_ticket(segment: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_jws = |part: &str| {
+        part.split('.').count() >= 3
+            && part.split('.').take(2).all(|part| !part.is_empty())
+            && (part.starts_with("eyJ") || part.len() >= TICKET_MIN)
+    };
+    segment.split(|c| !is_letter(c)).any(is_jws) || ["ticket=", "sig="].iter().any(|name| segment.contains(name))
+}
+
+/// Keyed hashes of client addresses. The keys are this process's own, so that nobody is told from another beyond it.
 pub(crate) struct AddressHash {
-    /// SipHash with keys from the operating system's randomness.
-    keyed: RandomState,
+    /// Rotates daily.
+    daily: AddressHasher,
+    /// Does not: a play that goes on over midnight stays one.
+    lasting: AddressHasher,
 }
 
 impl AddressHash {
-    pub(crate) fn new() -> Self {
-        Self { keyed: RandomState::new() }
+    /// # Errors
+    /// Where the operating system gives no randomness.
+    pub(crate) fn new() -> Result<Self, String> {
+        let mut secret = [0; 64];
+        getrandom::fill(&mut secret).map_err(|error| format!("the system gives no randomness: {error}"))?;
+        let (daily, lasting) = secret.split_at(32);
+        Ok(Self { daily: AddressHasher::new(daily, DAY), lasting: AddressHasher::new(lasting, Duration::MAX) })
     }
 
-    /// 16 hexadecimal digits.
+    /// What facts and denials hold of an address.
     pub(crate) fn hash(&self, client: IpAddr) -> String {
-        let mut hasher = self.keyed.build_hasher();
-        hasher.write_u64(unix_ms() / DAY_MS);
-        match client {
-            IpAddr::V4(address) => hasher.write(&address.octets()),
-            IpAddr::V6(address) => hasher.write(&address.octets()),
+        self.daily.hash(client, unix_ms())
+    }
+
+    /// A session's stand-in.
+    fn session(&self, client: IpAddr) -> String {
+        self.lasting.hash(client, unix_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_ticket_stays_in_a_path() {
+        let ticket = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2lnbmF0dXJl";
+        for carrier in [
+            "//p/{}/hls/a/b",
+            "/./p/{}/b",
+            "/p/{}/hls//y",
+            "/%70/{}/hls/a/b",
+            "/p//{}/b",
+            "/p/./{}",
+            "/hls/a/{}/b",
+            "/hls/a/x={};y",
+            "/hls/a/b%3Fticket={}",
+            "/hls/a/b%3Fsig={}&exp=1",
+        ] {
+            for ticket in [ticket, &ticket.replace('.', "%2E"), &"x".repeat(50)] {
+                if ticket.starts_with('x') && carrier.starts_with("/hls/a/") && !carrier.contains("%3F") {
+                    continue;
+                }
+                let shown = redacted(&carrier.replace("{}", ticket));
+                assert!(!shown.contains(ticket.get(..10).unwrap()), "{carrier}: {shown}");
+            }
         }
-        format!("{:016x}", hasher.finish())
+        for harmless in ["/hls/a/cover.large.jpg", "/hls//a/../seg-00000.m4s", "/", "/hls/p.q/Gr%C3%B6%C3%9Fe"] {
+            assert_eq!(redacted(harmless), harmless);
+        }
+    }
+
+    #[test]
+    fn one_household_is_one_listener() {
+        let addresses = AddressHash::new().unwrap();
+        let [one, other, v4, mapped] =
+            ["2001:db8::1", "2001:db8::2", "192.0.2.1", "::ffff:192.0.2.1"].map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(addresses.hash(one), addresses.hash(other));
+        assert_eq!(addresses.session(v4), addresses.session(mapped));
+        assert_ne!(addresses.session(v4), addresses.hash(v4));
     }
 }

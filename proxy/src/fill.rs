@@ -11,11 +11,12 @@
 //! is cached. A panic in the task counts as failure (the guard's drop).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -55,6 +56,8 @@ struct State {
 pub(crate) struct Fill {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// The object was changed after the fill began. Set and read under the lock of the table of fills.
+    outdated: AtomicBool,
 }
 
 impl Fill {
@@ -77,7 +80,11 @@ impl Fill {
         let origin = shared.origins.get(route.origin).ok_or(Refusal::Internal)?;
         let object_key = route.key(target.path.as_str(), target.track(), target.file());
         let target = target.sibling(target.path.clone()).ok_or(Refusal::Internal)?;
-        let fill = Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) });
+        let fill = Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            outdated: AtomicBool::new(false),
+        });
         let job = Job {
             fill: Arc::clone(&fill),
             shared: Arc::clone(shared),
@@ -91,6 +98,11 @@ impl Fill {
         let span = tracing::trace_span!("fill");
         shared.tasks.spawn(job.run().instrument(span));
         Ok(fill)
+    }
+
+    /// What it brings is for those who wait already, and for nobody after them. The caller takes it out of the table.
+    pub(crate) fn outdate(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {
@@ -204,7 +216,7 @@ impl Job {
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 let until = since + self.shared.config.cache.ttl.missing;
-                self.shared.memory.put(self.key.clone(), Stored::Missing { until });
+                self.store(Stored::Missing { until });
                 self.publish(Head::Missing);
                 body.discard().await;
                 return Ok(());
@@ -217,10 +229,14 @@ impl Job {
                 };
                 // A 304 need not repeat what has not changed (RFC 9111, section 4.3.4).
                 let mut kept = previous.meta.clone();
-                kept.fresh_for = meta.fresh_for;
+                if self.origin.is_s3() || [CACHE_CONTROL, EXPIRES].iter().any(|name| head.headers.contains_key(name)) {
+                    kept.fresh_for = meta.fresh_for;
+                } else {
+                    kept.fresh_for = kept.fresh_for.saturating_add(kept.initial_age).saturating_sub(meta.initial_age);
+                }
                 kept.initial_age = meta.initial_age;
                 let object = Arc::new(previous.renewed(kept, since));
-                self.shared.memory.put(self.key.clone(), Stored::Object(Arc::clone(&object)));
+                self.store(Stored::Object(Arc::clone(&object)));
                 self.publish(Head::Renewed(object));
                 body.discard().await;
                 return Ok(());
@@ -300,10 +316,19 @@ impl Job {
     fn keep(&self, object: Object) {
         let object = Arc::new(object);
         if matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master) {
-            Timeline::learn(&self.shared.timelines, &self.key, self.target.path.as_str(), &object.body);
+            Timeline::learn(&self.shared.timelines, &self.key, &self.target, &object.body);
         }
-        self.shared.memory.put(self.key.clone(), Stored::Object(Arc::clone(&object)));
+        self.store(Stored::Object(Arc::clone(&object)));
         self.fill.update(|state| state.object = Some(object));
+    }
+
+    /// Puts it into the memory, unless the object was changed meanwhile. The table's lock makes that one step: whoever
+    /// changed the object either set the mark before, or forgets what is put here.
+    fn store(&self, stored: Stored) {
+        let _fills = self.shared.fills.lock();
+        if !self.fill.outdated.load(Ordering::Relaxed) {
+            self.shared.memory.put(self.key.clone(), stored);
+        }
     }
 
     fn publish(&self, head: Head) {
@@ -339,7 +364,13 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.shared.fills.lock().remove(&self.key);
+        {
+            let mut fills = self.shared.fills.lock();
+            // Another fill stands in its place where this one was outdated.
+            if fills.get(&self.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+                fills.remove(&self.key);
+            }
+        }
         self.shared.metrics.fills_running.sub(1);
         let mut state = self.fill.state.lock();
         if state.end.is_none() {

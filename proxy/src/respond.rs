@@ -47,6 +47,46 @@ impl From<Cut> for Box<Error> {
     }
 }
 
+/// The fact of an answer whose body is being written. Wherever that ends before the last byte, also where the request
+/// is dropped in the middle (a shutdown, a panic), the drop settles it as not complete, with what was sent.
+struct Open<'a> {
+    shared: &'a Shared,
+    session: &'a mut Session,
+    exchange: &'a Exchange,
+    delivered: &'a mut Delivered,
+    sent: &'a mut u64,
+    /// Whether the head's write was begun: without that there is nothing to record.
+    begun: bool,
+    /// Noted before the last write.
+    fact: Option<Delivery>,
+}
+
+impl Open<'_> {
+    fn note(&mut self) {
+        let header = self.session.req_header();
+        self.fact = Some(Delivery::note(self.shared, self.exchange, header, *self.delivered));
+    }
+
+    /// The kernel took the last byte.
+    fn complete(mut self) {
+        self.begun = false;
+        if let Some(fact) = self.fact.take() {
+            fact.settle(true, *self.sent);
+        }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.begun && self.fact.is_none() {
+            self.note();
+        }
+        if let Some(fact) = self.fact.take() {
+            fact.settle(false, *self.sent);
+        }
+    }
+}
+
 /// How the answer is cut out of an object.
 struct Plan {
     status: StatusCode,
@@ -204,21 +244,23 @@ async fn write(
         return written.map(Ok).map_err(|_| Cut);
     };
     let mut header = Some(header);
+    let mut open = Open { shared, session, exchange, delivered, sent, begun: false, fact: None };
     loop {
         let part = match source.next().await {
             Ok(Some(part)) => part,
             // A source ends with its last part; an end before it is a broken one.
-            Ok(None) => {
-                return end_early(shared, session, exchange, header.is_some(), delivered, *sent, Refusal::Internal);
-            }
-            Err(refusal) => return end_early(shared, session, exchange, header.is_some(), delivered, *sent, refusal),
+            Ok(None) => return end_early(&open, Refusal::Internal),
+            Err(refusal) => return end_early(&open, refusal),
         };
         if header.is_some() {
-            delivered.ttfb_ms = exchange.elapsed_ms();
+            open.delivered.ttfb_ms = exchange.elapsed_ms();
+            open.begun = true;
         }
-        let fact = part.last.then(|| Delivery::note(shared, exchange, session.req_header(), *delivered));
+        if part.last {
+            open.note();
+        }
         let length = part.bytes.len() as u64;
-        let client = session.as_downstream_mut();
+        let client = open.session.as_downstream_mut();
         let mut written = Ok(());
         if let Some(header) = header.take() {
             written = client.write_response_header(Box::new(header)).await;
@@ -227,36 +269,19 @@ async fn write(
             // With `last` this returns after the flush, hence after the kernel has taken all of it.
             written = client.write_response_body(part.bytes, part.last).await;
         }
-        match (written, fact) {
-            (Ok(()), Some(fact)) => {
-                *sent += length;
-                fact.settle(true, *sent);
-                return Ok(Ok(()));
-            }
-            (Ok(()), None) => *sent += length,
-            (Err(_), fact) => {
-                // Without an intent yet, the fact is noted and settled at once.
-                let fact = fact.unwrap_or_else(|| Delivery::note(shared, exchange, session.req_header(), *delivered));
-                fact.settle(false, *sent);
-                return Err(Cut);
-            }
+        written.map_err(|_| Cut)?;
+        *open.sent += length;
+        if part.last {
+            open.complete();
+            return Ok(Ok(()));
         }
     }
 }
 
-fn end_early(
-    shared: &Shared,
-    session: &Session,
-    exchange: &Exchange,
-    nothing_sent: bool,
-    delivered: &Delivered,
-    sent: u64,
-    refusal: Refusal,
-) -> Result<Result<(), Refusal>, Cut> {
-    if nothing_sent {
+fn end_early(open: &Open<'_>, refusal: Refusal) -> Result<Result<(), Refusal>, Cut> {
+    if !open.begun {
         return Ok(Err(refusal));
     }
-    Delivery::note(shared, exchange, session.req_header(), *delivered).settle(false, sent);
-    tracing::info!(reason = refusal.reason(), sent, "an answer was cut: the object failed on its way");
+    tracing::info!(reason = refusal.reason(), sent = *open.sent, "an answer was cut: the object failed on its way");
     Err(Cut)
 }

@@ -93,6 +93,9 @@ impl Pattern {
         if after.contains('{') || before.contains("//") || after.contains("//") {
             return Err(format!("{text:?} holds a second placeholder or an empty segment"));
         }
+        if before.starts_with(PATH_CARRIER) {
+            return Err(format!("{text:?}: what follows {PATH_CARRIER} is a ticket; choose another first segment"));
+        }
         Ok(Self { before: before.to_owned(), after: after.to_owned() })
     }
 
@@ -231,6 +234,10 @@ pub(crate) fn line(header: &RequestHeader) -> Line<'_> {
 pub(crate) fn resolve(routes: &[Route], line: &Line<'_>) -> Result<Target, Refusal> {
     let _step = tracing::trace_span!("route").entered();
     let path = CanonicalPath::parse(line.path)?;
+    // An encoded or a second carrier: what follows may be a ticket, which must not become the name of an object.
+    if path.as_str().starts_with(PATH_CARRIER) {
+        return Err(Refusal::NoRoute);
+    }
     for (place, route) in routes.iter().enumerate() {
         if route.host.as_ref().is_some_and(|host| !host.eq_ignore_ascii_case(line.host)) {
             continue;
@@ -295,6 +302,9 @@ mod tests {
         let header = request("other", "/hls/t1/b.ts");
         let target = resolve(&routes, &line(&header)).unwrap();
         assert_eq!(routes[target.route].key(target.path.as_str(), target.track(), target.file()), "hls/t1/b.ts");
+        for carrier in ["/%70/t.t.t/a.ts", "/p/x/p/t.t.t/a.ts"] {
+            assert!(resolve(&routes, &line(&request("music.example", carrier))).is_err(), "{carrier}");
+        }
         for nowhere in ["/hls/t1/", "/hls/t1", "/hls//b.ts", "/"] {
             assert!(resolve(&routes, &line(&request("other", nowhere))).is_err(), "{nowhere}");
         }
@@ -319,7 +329,15 @@ mod tests {
 
     #[test]
     fn patterns_that_match_nothing_sensible_are_refused() {
-        for wrong in ["/hls/", "hls/{track}/", "/hls/{track}", "/hls/x{track}/", "/a//{track}/", "/{track}/{track}/"] {
+        for wrong in [
+            "/hls/",
+            "hls/{track}/",
+            "/hls/{track}",
+            "/hls/x{track}/",
+            "/a//{track}/",
+            "/{track}/{track}/",
+            "/p/{track}/",
+        ] {
             assert!(Pattern::parse(wrong).is_err(), "{wrong}");
         }
     }

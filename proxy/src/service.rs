@@ -29,7 +29,7 @@ use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
 use crate::ticket;
-use crate::timeline::{Media, Timeline};
+use crate::timeline::{FILL_PATIENCE, HIT_PATIENCE, Media, Timeline};
 use crate::upstream;
 
 /// Pingora's view of an edge.
@@ -74,31 +74,32 @@ impl Service {
     }
 
     /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
-    async fn find(&self, exchange: &Exchange) -> Result<(Found, Option<Media>), Refusal> {
+    async fn find(&self, method: &Method, exchange: &Exchange) -> Result<(Found, Option<Media>), Refusal> {
         let shared = &self.shared;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
         let key = cache::key(shared, &exchange.snapshot, target, query);
-        let place = Timeline::known(shared, &key, target);
+        let place = Timeline::known(shared, method, &key, target);
         match (cache::fresh(shared, &key), place) {
             (Some(found), Some(media)) => Ok((found?, media)),
             (Some(found), None) => {
                 let found = found?;
                 let remembered = matches!(&found, Found::Memory(object, _) if object.media.get().is_some());
-                let media = if remembered { None } else { Timeline::locate(shared, &key, target).await };
-                Ok((found, media))
+                if remembered {
+                    return Ok((found, None));
+                }
+                Timeline::beside(shared, &key, target, std::future::ready(Ok(found)), HIT_PATIENCE).await
             }
             (None, Some(media)) => Ok((cache::filled(shared, key, target, query).await?, media)),
             (None, None) => {
                 let filled = cache::filled(shared, key.clone(), target, query);
-                let (found, media) = tokio::join!(filled, Timeline::locate(shared, &key, target));
-                Ok((found?, media))
+                Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await
             }
         }
     }
 
     async fn answer(&self, session: &mut Session, exchange: &Exchange) -> Result<()> {
-        let refusal = match self.find(exchange).await {
+        let refusal = match self.find(&session.req_header().method, exchange).await {
             Ok((found, media)) => match respond::send(&self.shared, session, exchange, found, media).await? {
                 Ok(()) => return Ok(()),
                 Err(refusal) => refusal,

@@ -62,7 +62,7 @@ impl Snapshots {
     ) -> Result<Self, SnapshotError> {
         let source = Source { static_keys, document, local_purges: BTreeMap::new() };
         let first = Keyring::new(source.keys()?)?;
-        let current = ArcSwap::from_pointee(source.build(first)?);
+        let current = ArcSwap::from_pointee(source.build(first, HashMap::new())?);
         Ok(Self { current, source: Mutex::new(source) })
     }
 
@@ -107,8 +107,9 @@ impl Snapshots {
     }
 
     fn rebuild(&self, source: &Source) -> Result<(), SnapshotError> {
-        let keyring = self.current.load().keyring.successor(source.keys()?)?;
-        self.current.store(Arc::new(source.build(keyring)?));
+        let current = self.current.load();
+        let keyring = current.keyring.successor(source.keys()?)?;
+        self.current.store(Arc::new(source.build(keyring, current.purges.clone())?));
         Ok(())
     }
 }
@@ -125,9 +126,10 @@ impl Source {
         Ok(keys)
     }
 
-    fn build(&self, keyring: Keyring) -> Result<Snapshot, SnapshotError> {
-        let mut purges: HashMap<String, u64> = self.document.purges.clone().into_iter().collect();
-        for (track, generation) in &self.local_purges {
+    /// `purges` are those of the current snapshot: a document that names an older generation of a track, or none, must
+    /// not make the bytes reachable again that were purged since.
+    fn build(&self, keyring: Keyring, mut purges: HashMap<String, u64>) -> Result<Snapshot, SnapshotError> {
+        for (track, generation) in self.document.purges.iter().chain(&self.local_purges) {
             let known = purges.entry(track.clone()).or_default();
             *known = (*known).max(*generation);
         }
@@ -144,4 +146,25 @@ pub(crate) fn unix_ms() -> u64 {
 /// Seconds since the epoch, as tickets count.
 pub(crate) fn unix_s() -> i64 {
     i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn purge_generations_only_rise() {
+        let snapshots = Snapshots::new(Vec::new(), Arc::default()).unwrap();
+        let publish = |purges: &[(&str, u64)]| {
+            let purges = purges.iter().map(|(track, generation)| ((*track).to_owned(), *generation)).collect();
+            snapshots.publish(Arc::new(SnapshotDoc { purges, ..SnapshotDoc::default() })).unwrap();
+        };
+        publish(&[("a", 7), ("b", 7)]);
+        publish(&[("a", 5)]);
+        let current = snapshots.current();
+        assert_eq!((current.generation("a"), current.generation("b")), (7, 7));
+        publish(&[("a", 9)]);
+        assert_eq!(snapshots.current().generation("a"), 9);
+    }
 }

@@ -28,14 +28,17 @@ pub(crate) fn origin<'s>(shared: &'s Shared, exchange: &Exchange) -> Result<&'s 
     shared.origins.get(route.origin).ok_or(Refusal::Internal)
 }
 
-/// The query without what carries a ticket; `None` for S3, whose keys have none.
+/// What a player tells of itself in the query (CTA-5004); it differs with every request and says nothing of the object.
+const CMCD: &str = "CMCD";
+
+/// The query without what carries a ticket, and without [`CMCD`]; `None` for S3, whose keys have none.
 pub(crate) fn query(origin: &Origin, query: Option<&str>) -> Option<String> {
     let query = query.filter(|_| !origin.is_s3())?;
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| {
             let (name, _) = form_urlencoded::parse(pair.as_bytes()).next().unwrap_or_default();
-            !pair.is_empty() && !ticket::is_carrier(&name)
+            !pair.is_empty() && !ticket::is_carrier(&name) && name != CMCD
         })
         .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
@@ -70,6 +73,11 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
     if let Some(cookies) = cookies {
         request.insert_header(COOKIE, cookies).map_err(|_| Refusal::Internal)?;
     }
+    // To S3 these are commands (copy a source, set an ACL), which our signature would lend our rights.
+    let commands: Vec<_> = request.headers.keys().filter(|name| name.as_str().starts_with("x-amz-")).cloned().collect();
+    for name in &commands {
+        request.remove_header(name);
+    }
     origin.authorize(request)
 }
 
@@ -85,8 +93,15 @@ fn other_cookies(request: &RequestHeader) -> Option<String> {
 /// Forgets what the request may have changed.
 pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange) {
     if let Some(target) = &exchange.target {
-        shared.memory.forget(&cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref()));
-        shared.memory.forget(&cache::key(shared, &exchange.snapshot, target, None));
+        let mut fills = shared.fills.lock();
+        for query in [exchange.query.as_deref(), None] {
+            let key = cache::key(shared, &exchange.snapshot, target, query);
+            // A fill that runs may bring what was there before.
+            if let Some(fill) = fills.remove(&key) {
+                fill.outdate();
+            }
+            shared.memory.forget(&key);
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use segue_config::Secret;
-use support::{Behaviour, Client, TRACK, VERSION, house, house_with, pattern, ticket, versioned};
+use segue_signing::{Claims, mint};
+use support::{Behaviour, Client, TRACK, VERSION, claims, house, house_with, key, pattern, ticket, versioned};
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -63,7 +65,7 @@ async fn a_play_leaves_one_fact_for_each_segment_with_its_place() {
     );
     assert_eq!((&last["status"], &last["bytes"], &last["complete"]), (&200.into(), &90_000.into(), &true.into()));
     assert_eq!(last["cmcd"], serde_json::json!({"bl": 2000, "su": true}));
-    assert_eq!(last["ip_hash"].as_str().unwrap().len(), 16);
+    assert_eq!(last["ip_hash"].as_str().unwrap().len(), 28);
     assert_ne!(facts[2]["id"], facts[3]["id"]);
 }
 
@@ -95,6 +97,90 @@ async fn playlists_of_other_names_are_found_through_the_master_and_none_at_all_i
     let facts = house.facts_when(3).await;
     assert!(facts[1].get("pos_ms").is_none() && facts[2].get("pos_ms").is_none());
     assert_eq!(house.origin.count("bare/index.m3u8"), 1, "asked for once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_playlist_that_does_not_come_holds_nobody_up() {
+    let house = house().await;
+    house.origin.track(&versioned("a128/index.m3u8"), Behaviour::Silent);
+    for file in ["a128/seg-00000.m4s", "a128/seg-00001.m4s"] {
+        house.origin.track(&versioned(file), Behaviour::Serve(pattern(500)));
+    }
+    let timed = async |file: &str| {
+        let started = Instant::now();
+        assert_eq!(house.get(&versioned(file)).await.status, 200);
+        started.elapsed()
+    };
+    let cold = timed("a128/seg-00000.m4s").await;
+    assert!(cold < Duration::from_millis(950), "waited {cold:?}");
+    let next = timed("a128/seg-00001.m4s").await;
+    assert!(next < Duration::from_millis(400), "what was late is remembered, but this waited {next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_playlist_that_failed_is_asked_for_again_soon() {
+    let house = house().await;
+    let playlist_file = versioned("a128/index.m3u8");
+    house.origin.track(&playlist_file, Behaviour::Status(500));
+    house.origin.track(&versioned("a128/seg-00001.m4s"), Behaviour::Serve(pattern(500)));
+    house.get(&versioned("a128/seg-00001.m4s")).await;
+    house.origin.track(&playlist_file, playlist());
+    let started = Instant::now();
+    loop {
+        house.get(&versioned("a128/seg-00001.m4s")).await;
+        let facts = house.facts();
+        if facts.last().is_some_and(|fact| fact["pos_ms"] == 5_995) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(6), "{facts:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_asks_for_no_playlist() {
+    let house = house().await;
+    house.origin.track(&versioned("a128/seg-00000.m4s"), Behaviour::Serve(pattern(500)));
+    let target = format!("/p/{}/hls/{TRACK}/{}", ticket(), versioned("a128/seg-00000.m4s"));
+    assert_eq!(house.client().await.request("HEAD", &target, "").await.status, 200);
+    assert_eq!(house.origin.count(&versioned("a128/index.m3u8")), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_playlist_speaks_of_its_own_track_and_the_fuller_one_stands() {
+    let house = house().await;
+    house.origin.track(&versioned("a128/index.m3u8"), playlist());
+    let foreign = "#EXTM3U\n#EXTINF:9,\n/hls/othertrack/a/seg-0.m4s\n#EXTINF:9,\na128/seg-00002.m4s\n#EXT-X-ENDLIST\n";
+    house.origin.track(&versioned("preview.m3u8"), Behaviour::Serve(foreign.into()));
+    house.origin.track(&versioned("a128/seg-00002.m4s"), Behaviour::Serve(pattern(500)));
+    house.origin.put("/hls/othertrack/a/seg-0.m4s", Behaviour::Serve(pattern(500)));
+    for file in ["a128/index.m3u8", "preview.m3u8", "a128/seg-00002.m4s"] {
+        assert_eq!(house.get(&versioned(file)).await.status, 200);
+    }
+    let all = Claims { path: "/hls/".to_owned(), ..claims() };
+    let all = mint(&key(), &all).unwrap();
+    assert_eq!(house.client().await.get(&format!("/p/{all}/hls/othertrack/a/seg-0.m4s")).await.status, 200);
+    let facts = house.facts_when(2).await;
+    assert_eq!(facts[0]["pos_ms"], 11_989);
+    assert!(facts[1].get("pos_ms").is_none(), "{}", facts[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_shutdown_cuts_is_recorded_with_what_was_sent() {
+    let house = house_with(|config| config.connections.drain = Duration::from_millis(100)).await;
+    let file = versioned("a128/seg-00000.m4s");
+    house.origin.track(&file, Behaviour::Stall(pattern(50_000), 20_000));
+    let mut client = house.client().await;
+    client.send(format!("GET /p/{}/hls/{TRACK}/{file} HTTP/1.1\r\nHost: e\r\n\r\n", ticket()).as_bytes()).await;
+    client.head().await;
+    client.body(20_000).await;
+    let events = Arc::clone(&house.events);
+    house.edge.shutdown().await;
+    let batch = events.facts().read(events.facts().start(), 10).unwrap();
+    let facts: Vec<serde_json::Value> =
+        batch.records.iter().map(|(_, json)| serde_json::from_str(json).unwrap()).collect();
+    assert_eq!(facts.len(), 1);
+    assert_eq!((&facts[0]["complete"], &facts[0]["bytes"]), (&false.into(), &20_000.into()));
 }
 
 #[derive(Clone, Default)]
@@ -163,7 +249,7 @@ async fn operators_see_counts_and_can_purge() {
         if metrics.contains("segue_bytes_total 20\n") {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for line in [
         "segue_requests_total{class=\"2xx\",cache=\"hit-memory\"} 1",

@@ -245,3 +245,70 @@ async fn a_shutdown_lets_an_answer_in_flight_end() {
     tokio::time::timeout(Duration::from_secs(3), stopping).await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_object_does_not_wait_for_a_silent_or_broken_origin() {
+    let house = house_with(|config| config.cache.ttl.master = Duration::from_millis(50)).await;
+    for broken in [Behaviour::Silent, Behaviour::ChunkedCut(b"#EXTM3U and more".to_vec())] {
+        let file = if matches!(broken, Behaviour::Silent) { "master.m3u8" } else { "other.m3u8" };
+        house.origin.track(file, Behaviour::Serve(b"#EXTM3U\n".to_vec()));
+        assert_eq!(house.get(file).await.status, 200);
+        house.origin.track(file, broken);
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        for bound in [Duration::from_millis(1_800), Duration::from_millis(500)] {
+            let started = std::time::Instant::now();
+            let stale = house.get(file).await;
+            assert_eq!((stale.status, stale.body.as_slice()), (200, b"#EXTM3U\n".as_slice()));
+            assert_eq!(stale.header("cache-status"), Some("segue; hit; detail=stale-if-error"));
+            assert!(started.elapsed() < bound, "{file} took {:?}", started.elapsed());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_304_without_directives_keeps_the_lifetime() {
+    let house = house().await;
+    let first = Behaviour::ServeWith(pattern(10), "Cache-Control: max-age=1\r\n");
+    house.origin.track("cover.jpg", Behaviour::First(1, Box::new(first), Box::new(Behaviour::Serve(pattern(10)))));
+    house.get("cover.jpg").await;
+    for count in [2, 3] {
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!(house.get("cover.jpg").await.body, pattern(10));
+        assert_eq!(house.origin.count("cover.jpg"), count, "one second, again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_a_change_overtook_is_not_kept() {
+    let house = house_with(|config| {
+        config.origins.get_mut("default").unwrap().methods = vec!["GET".to_owned(), "DELETE".to_owned()];
+    })
+    .await;
+    let gate = Arc::new(Notify::new());
+    let old = Behaviour::Gated(pattern(500), 10, Arc::clone(&gate));
+    let changed =
+        Behaviour::First(1, Box::new(Behaviour::Serve(Vec::new())), Box::new(Behaviour::Serve(b"new".to_vec())));
+    house.origin.track("a.jpg", Behaviour::First(1, Box::new(old), Box::new(changed)));
+    let target = format!("/p/{}/hls/{TRACK}/a.jpg", ticket());
+    let mut reader = house.client().await;
+    reader.send(format!("GET {target} HTTP/1.1\r\nHost: edge\r\n\r\n").as_bytes()).await;
+    reader.head().await;
+    let headers = "X-Amz-Copy-Source: /elsewhere\r\n";
+    assert_eq!(house.client().await.request("DELETE", &target, headers).await.status, 200);
+    assert!(!house.origin.last_head().to_ascii_lowercase().contains("x-amz-"), "{}", house.origin.last_head());
+    let asked_again = house.get("a.jpg").await;
+    assert_eq!(asked_again.body, b"new");
+    gate.notify_one();
+    assert_eq!(reader.body(500).await, (pattern(500), true));
+    assert_eq!(house.get("a.jpg").await.body, b"new", "the old fill has put nothing over it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_player_tells_of_itself_is_not_part_of_the_object() {
+    let house = house().await;
+    house.origin.track("a.jpg", Behaviour::Serve(pattern(5)));
+    for query in ["?CMCD=bl%3D1", "?CMCD=bl%3D2", ""] {
+        assert_eq!(house.get(&format!("a.jpg{query}")).await.status, 200);
+    }
+    assert_eq!(house.origin.count("a.jpg"), 1);
+}

@@ -73,6 +73,20 @@ async fn each_refusal_has_its_reason_and_no_byte_of_media() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_denial_holds_a_ticket_however_crooked_the_path() {
+    let house = house().await;
+    let good = ticket();
+    for path in [format!("//p/{good}/hls/a/b"), format!("/./p/{good}/hls/a/b"), format!("/p/x/p/{good}/hls//y")] {
+        house.client().await.get(&path).await;
+    }
+    let denials = house.denials();
+    assert!(!denials.is_empty());
+    for denial in denials {
+        assert!(!denial.to_string().contains(&good[..20]), "{denial}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_of_alg_none_or_of_absurd_length_is_refused() {
     let house = house().await;
     // {"alg":"none","typ":"JWT","kid":"k1"} and a body with exp and path, no signature.

@@ -1,7 +1,7 @@
 //! `kill -9` in mid-upload, mid-transcode and mid-play, ten times at different moments; then the books are checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use segue_events::{EventLog, Fact, Kind, LogOptions};
@@ -146,6 +146,30 @@ async fn ten_kills_lose_no_fact_count_no_play_twice_and_publish_nothing_by_half(
     ensure!(stats.plays == heard.len() as u64 + checker, "{} listeners, {stats:?}", heard.len());
     ensure!(stats.qualified == qualified, "{qualified} listeners heard half a minute, {stats:?}");
     println!("{completed} segments completed, {extra} facts of segments in flight at a kill, {stats:?}");
+    Ok(())
+}
+
+/// A job that is cut off more often than a failing job may try again is no failing job; and it goes on at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_job_outlives_more_kills_than_it_has_attempts() -> anyhow::Result<()> {
+    let mut segue = crate::start().await?;
+    let id = segue.upload(&songs::tone(600.0, "long.flac")?).await?;
+    for round in 1..=5 {
+        let waiting = Instant::now();
+        while segue.log().matches("job begun").count() < round {
+            ensure!(
+                waiting.elapsed() < Duration::from_secs(8),
+                "round {round}: the job does not go on\n{}",
+                segue.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        segue.kill().await?;
+        segue.restart().await?;
+    }
+    let track = segue.settled(&id).await?;
+    ensure!(track.status == "ready", "{:?} {:?}\n{}", track.reason, track.message, segue.log());
     Ok(())
 }
 

@@ -49,7 +49,9 @@ pub struct TranscodeConfig {
     pub time_limit_factor: f64,
     /// Jobs at once. Default 1: one run of ffmpeg already keeps its cores busy.
     pub slots: usize,
-    /// The name under which the control plane lists this worker. Default: host name and process id.
+    /// The name under which the control plane lists this worker. It belongs to one process at a time: a second one that
+    /// claims under it takes over the jobs of the first, which is how jobs of a killed process go on at once when it is
+    /// started again. Default: host name and process id.
     pub name: String,
 }
 

@@ -80,10 +80,8 @@ pub(crate) async fn encode(
     let bounds = Bounds { wall: limits.wall(Some(length)), file_bytes: 64 << 20 };
     let ended = run(move || command.spawn(), bounds, cancel, drive).await;
     let (status, log) = ended.map_err(|error| halted(error, "encode"))?;
-    let failed = |detail: String| {
-        Failure::new(Reason::EncoderFailed, "ffmpeg failed while encoding the file; it will be tried again.")
-            .because(detail)
-    };
+    let failed =
+        |detail: String| Failure::new(Reason::EncoderFailed, "ffmpeg failed while encoding the file.").because(detail);
     if !status.success() {
         return Err(failed(format!("{status}: {}", log.tail())).into());
     }

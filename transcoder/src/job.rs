@@ -120,8 +120,7 @@ async fn settle(
         }
         // The worker stops: saying so lets another one begin at once instead of after the lease.
         Err(Halt::Cancelled) if stop.is_cancelled() => {
-            let failure =
-                Failure::new(Reason::WorkerStopped, "The transcoder was stopped; the job will be tried again.");
+            let failure = Failure::new(Reason::WorkerStopped, "The transcoder was stopped.");
             if let Err(error) = queue.fail(claim, &failure, Duration::from_secs(2)).await {
                 tracing::info!(job = %claim.job, %error, "the job's lease is left to its end");
             }

@@ -115,7 +115,7 @@ pub(crate) async fn measure(
         return Err(Failure::new(Reason::EncoderFailed, "The loudness could not be measured.").because(meter).into());
     }
     if crashed(status) {
-        let message = "ffmpeg crashed while decoding the file; it will be tried again.";
+        let message = "ffmpeg crashed while decoding the file.";
         return Err(Failure::new(Reason::EncoderFailed, message).because(trouble).into());
     }
     if decoded.log.says("Decoder (codec") || decoded.log.says("no decoder found for") {
@@ -164,7 +164,7 @@ pub(crate) fn halted(error: RunError, what: &str) -> Halt {
             Failure::new(Reason::TimedOut, message).because(error).into()
         }
         _ => {
-            let message = "ffmpeg could not be run; the job will be tried again.";
+            let message = "ffmpeg could not be run.";
             Failure::new(Reason::EncoderFailed, message).because(error).into()
         }
     }

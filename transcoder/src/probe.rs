@@ -168,13 +168,13 @@ async fn ask(tools: &Tools, source: &Source, folder: &Path, cancel: &Cancellatio
             return Err(Failure::new(Reason::TimedOut, message).because(error).into());
         }
         Err(error) => {
-            let message = "ffprobe could not be run; the job will be tried again.";
+            let message = "ffprobe could not be run.";
             return Err(Failure::new(Reason::EncoderFailed, message).because(error).into());
         }
     };
     let log = String::from_utf8_lossy(&log);
     if crashed(status) {
-        let message = "ffprobe crashed on the file; it will be tried again.";
+        let message = "ffprobe crashed on the file.";
         return Err(Failure::new(Reason::EncoderFailed, message)
             .because(format_args!("{status}: {}", log.trim()))
             .into());

@@ -114,7 +114,7 @@ async fn upload(store: &Store, object: Object) -> Result<(), Failure> {
         Body::File(path) => Bytes::from(tokio::fs::read(&path).await.map_err(|error| disk("read an output", &error))?),
     };
     store.put(&object.key, body, object.content_type).await.map_err(|error| {
-        let message = "The result could not be written to the object store; it will be tried again.";
+        let message = "The result could not be written to the object store.";
         Failure::new(Reason::StoreUnavailable, message).because(error)
     })
 }

@@ -1,12 +1,14 @@
 //! The worker protocol: jobs from the control plane over HTTP.
 //!
 //! Invariants: every wait is bounded; the token appears in no error and no log; an answer that is too large or not what
-//! the protocol says is an error, never a guess. A claim's names are checked before they become object keys.
+//! the protocol says is an error, never a guess. Every claim carries the worker's name and this process's random
+//! instance, by which the control plane tells a process from the one that had its name before. A claim's names are checked before they become object keys.
 //!
 //! On failure: [`QueueError::LeaseLost`] means that the job is no longer ours and nothing more may be done for it;
 //! everything else may pass.
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, StatusCode};
 use segue_config::Secret;
@@ -45,6 +47,8 @@ pub(crate) struct SourceRef {
 #[derive(Serialize)]
 struct ClaimRequest<'a> {
     worker: &'a str,
+    /// The process that bears the name now.
+    instance: &'a str,
     wait_ms: u64,
 }
 
@@ -167,7 +171,7 @@ impl Queue {
     /// Waits up to [`CLAIM_WAIT`] for a job; `None` when there is none.
     pub(crate) async fn claim(&self) -> Result<Option<Claim>, QueueError> {
         let wait_ms = u64::try_from(CLAIM_WAIT.as_millis()).unwrap_or(u64::MAX);
-        let body = ClaimRequest { worker: &self.worker, wait_ms };
+        let body = ClaimRequest { worker: &self.worker, instance: instance(), wait_ms };
         let answer = self.post("/v1/worker/claim", &body, CLAIM_WAIT + Duration::from_secs(10)).await?;
         let Some(bytes) = answer else { return Ok(None) };
         let claim: Claim = decode(&bytes)?;
@@ -242,6 +246,19 @@ impl Queue {
             }),
         }
     }
+}
+
+/// This process's instance, 16 hexadecimal digits: the same for all of its claims, another in every other process.
+fn instance() -> &'static str {
+    static INSTANCE: OnceLock<String> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        let random = getrandom::u64().unwrap_or_else(|_| {
+            // It need only differ from the process before, not be hard to guess.
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            since.as_secs() << 32 | u64::from(since.subsec_nanos() ^ std::process::id())
+        });
+        format!("{random:016x}")
+    })
 }
 
 fn unreachable(error: reqwest::Error) -> QueueError {

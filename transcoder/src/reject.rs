@@ -1,7 +1,8 @@
 //! Why a job failed: the reason words of the API, and a sentence for the person who uploaded the file.
 //!
 //! Invariants: the word is stable and is what programs act on; the message names what is wrong with the file and what
-//! to do, and never a path, a host or ffmpeg's own words of this machine.
+//! to do about it, never whether the job is tried again (the control plane knows that and says it), and never a path, a
+//! host or ffmpeg's own words of this machine.
 
 use std::fmt;
 
@@ -125,6 +126,6 @@ impl From<Failure> for Halt {
 
 /// An I/O error in the working folder: ours, not the file's.
 pub(crate) fn disk(what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(Reason::WorkerFailed, "The transcoder could not use its working folder; it will try again.")
+    Failure::new(Reason::WorkerFailed, "The transcoder could not use its working folder.")
         .because(format_args!("{what}: {error}"))
 }

@@ -93,11 +93,7 @@ async fn transfer(
     progress: &Reporter,
 ) -> Result<Source, Failure> {
     let unavailable = |detail: String| {
-        Failure::new(
-            Reason::StoreUnavailable,
-            "The upload could not be read from the object store; it will be tried again.",
-        )
-        .because(detail)
+        Failure::new(Reason::StoreUnavailable, "The upload could not be read from the object store.").because(detail)
     };
     let opened = tokio::time::timeout(STALL * 4, store.open(&source.key)).await;
     let mut object = match opened.map_err(|_| unavailable("no answer".to_owned()))? {

@@ -67,8 +67,28 @@ async fn a_stop_gives_the_job_back_and_leaves_nothing_behind() {
     assert!(stopping.elapsed() < Duration::from_secs(10));
     let (_, verb, body) = bench.control.until(|told| told.0 == job && told.1 != "progress").await;
     assert_eq!((verb.as_str(), &body["reason"], &body["retryable"]), ("fail", &"worker-stopped".into(), &true.into()));
+    // Whether it is tried again is the control plane's to say.
+    assert!(!body["message"].as_str().unwrap().contains("again"), "{body}");
     assert_eq!(guests(bench.dir.path()), 0);
     assert_eq!(std::fs::read_dir(bench.dir.path().join("work")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_slot_claims_under_one_name_and_instance() {
+    let mut bench = Bench::idle().await;
+    bench.config.slots = 3;
+    bench.run().await;
+    bench.control.until(|told| told.1 == "claim").await;
+    // Two jobs: two of the slots have claimed, and the one that waits has as well.
+    for name in ["a.wav", "b.wav"] {
+        bench.done(&made("a.wav", &format!("{TONES} -t 1")), name).await;
+    }
+    let claims: Vec<_> = bench.control.told().into_iter().filter(|told| told.1 == "claim").map(|told| told.2).collect();
+    assert!(claims.len() >= 3, "{claims:?}");
+    let (name, instance) = (&claims[0]["worker"], claims[0]["instance"].as_str().unwrap());
+    assert!(name.as_str().unwrap().ends_with(&format!("-{}", std::process::id())), "{name}");
+    assert!(instance.len() == 16 && instance.bytes().all(|b| b.is_ascii_hexdigit()), "{instance}");
+    assert!(claims.iter().all(|claim| claim["worker"] == *name && claim["instance"] == instance), "{claims:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ CREATE INDEX tracks_by_status ON tracks (status, created_ms);
 
 -- `fence` rises with every claim and never falls: what a worker says with an older fence is refused.
 -- `due_ms` is when a queued job may be claimed, when a running job's lease ends, when a publishing job is tried again.
+-- `attempts` counts attempts that failed and the one that runs, `losses` the workers that were lost; `instance` is the process that runs it.
 CREATE TABLE jobs (
     id             TEXT    NOT NULL PRIMARY KEY,
     track          TEXT    NOT NULL REFERENCES tracks (id) ON DELETE CASCADE,
@@ -35,7 +36,9 @@ CREATE TABLE jobs (
     attempts       INTEGER NOT NULL DEFAULT 0,
     max_attempts   INTEGER NOT NULL,
     fence          INTEGER NOT NULL DEFAULT 0,
+    losses         INTEGER NOT NULL DEFAULT 0,
     worker         TEXT,
+    instance       TEXT,
     due_ms         INTEGER NOT NULL,
     progress       REAL    NOT NULL DEFAULT 0,
     stage          TEXT,
@@ -49,11 +52,14 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_due ON jobs (state, due_ms);
 CREATE INDEX jobs_by_track ON jobs (track, created_ms);
 
+-- `keep` (lines of prefixes) and `fence` say what of a track that lives must stay; a NULL `keep`: nothing.
 -- Objects that must go: removed again and again until `until_ms`, because a signed upload or a worker that does
 -- not know yet may still write under the prefix after the first removal.
 CREATE TABLE removals (
     prefix         TEXT    NOT NULL PRIMARY KEY,
     keep           TEXT,
+    fence          INTEGER NOT NULL DEFAULT 0,
+    failures       INTEGER NOT NULL DEFAULT 0,
     due_ms         INTEGER NOT NULL,
     until_ms       INTEGER NOT NULL
 );

@@ -4,7 +4,7 @@ CREATE TABLE offsets (
     position       INTEGER NOT NULL
 );
 
--- Ids of records that were counted; pruned by age.
+-- Ids of facts that were counted; pruned by age. Denials have none: anybody can cause them, without a ticket.
 CREATE TABLE seen (
     id             TEXT    NOT NULL PRIMARY KEY,
     seen_ms        INTEGER NOT NULL

@@ -165,7 +165,7 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
         return Err(ApiError::NotFound("track"));
     }
     for prefix in &prefixes {
-        removals::note(&mut tx, prefix, None, now, until_ms).await?;
+        removals::note(&mut tx, prefix, now, until_ms).await?;
     }
     keys::raise_generation(&mut tx, &id, now).await?;
     keys::raise_revision(&mut tx, now).await?;
@@ -174,7 +174,7 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
     parts.bus.tell_deleted(&id);
     let removals = async {
         for prefix in prefixes {
-            sweeper::remove(&parts, &Removal { prefix, keep: None, until_ms }).await?;
+            sweeper::remove(&parts, &Removal::whole(prefix, until_ms)).await?;
         }
         Ok::<(), ApiError>(())
     };

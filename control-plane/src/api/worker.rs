@@ -1,5 +1,13 @@
 //! `/v1/worker`: how a transcode worker takes a job, shows that it lives, and hands over its result.
 //!
+//! A worker's name belongs to one process at a time. Each process makes a random `instance` at its start and sends it
+//! with every claim; the slots of one process share it. A claim with another instance than before says that the process
+//! before is gone: what runs under the name is taken from it and queued at once, instead of at the end of its lease. Two
+//! processes that live under one name would take each other's jobs, so those of one host must be named apart.
+//!
+//! A failure's `message` says what went wrong and never what comes next: whether the job is tried again is decided
+//! here, and said here. `worker-stopped` (retryable) gives the attempt back.
+//!
 //! Every call after the claim names the fence that the claim gave. A worker whose fence is not the newest one gets
 //! 409 `lease-lost`, whatever it says, and must drop its work.
 
@@ -16,7 +24,7 @@ use tokio::time::Instant;
 use super::request::Body;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
-use crate::store::jobs::{Claimed, State as JobState};
+use crate::store::jobs::{Claimant, Claimed, Ending, State as JobState};
 use crate::store::tracks::Published;
 use crate::store::{StoreError, jobs};
 use crate::{clock, publication};
@@ -31,6 +39,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest text of the alias, in bytes: ten times the largest ladder.
 const MASTER_MAX: usize = 64 * 1024;
 
+/// Longest name of a worker and of its instance, in bytes.
+const NAME_MAX: usize = 128;
+
 /// Longest reason word and message, in bytes.
 const REASON_MAX: usize = 64;
 const MESSAGE_MAX: usize = 2000;
@@ -41,25 +52,34 @@ const STAGES: [&str; 5] = ["fetch", "probe", "measure", "encode", "publish"];
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Claim {
-    /// Name of the worker, for people.
+    /// Name of the worker, for people; no other process has it.
     worker: String,
+    /// Random name of the process that bears the worker's name now.
+    instance: String,
     #[serde(default)]
     wait_ms: u64,
 }
 
 /// The most urgent job, waited for; 204 where none came.
 pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>) -> Result<Response, ApiError> {
-    if claim.worker.is_empty() || claim.worker.len() > 128 {
-        return Err(ApiError::invalid("`worker` must be 1 to 128 bytes"));
+    for (what, name) in [("worker", &claim.worker), ("instance", &claim.instance)] {
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Err(ApiError::invalid(format!("`{what}` must be 1 to {NAME_MAX} bytes")));
+        }
     }
+    let claimant = Claimant { worker: &claim.worker, instance: &claim.instance };
+    // Once, as it arrives. A wait that outlived its process must not take anything from the one that came after.
+    replace(&parts, claimant).await?;
     let until = Instant::now() + Duration::from_millis(claim.wait_ms.min(WAIT_MAX_MS));
     // Subscribed before the first look, so that a job that comes in between wakes this claim.
     let mut queued = parts.queued.subscribe();
     loop {
         queued.mark_unchanged();
-        if let Some(claimed) = take(&parts, &claim.worker).await? {
-            parts.tell_job(&claimed.job).await;
-            return Ok(Json(offer(&parts, &claimed)).into_response());
+        if let Some(claimed) = take(&parts, claimant).await? {
+            // No wait between commit and answer: a worker that hangs up in it would have a job that it knows nothing of.
+            let answer = Json(offer(&parts, &claimed)).into_response();
+            parts.tell_jobs_later(vec![claimed.job]);
+            return Ok(answer);
         }
         let pause = jobs::next_due(&parts.store).await?.map_or(LOOK_AGAIN, |due_ms| {
             let pause = u64::try_from(due_ms - clock::now_ms()).unwrap_or(0).max(10);
@@ -77,11 +97,32 @@ pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>)
     }
 }
 
-async fn take(parts: &Parts, worker: &str) -> Result<Option<Claimed>, StoreError> {
+async fn take(parts: &Parts, claimant: Claimant<'_>) -> Result<Option<Claimed>, StoreError> {
     let mut tx = parts.store.begin().await?;
-    let claimed = jobs::claim(&mut tx, worker, parts.patience(), clock::now_ms()).await?;
+    let claimed = jobs::claim(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
     tx.commit().await?;
     Ok(claimed)
+}
+
+/// Queues again what ran in the process that had the claimant's name before.
+async fn replace(parts: &Shared, claimant: Claimant<'_>) -> Result<(), StoreError> {
+    let mut tx = parts.store.begin().await?;
+    let orphans = jobs::replace(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
+    tx.commit().await?;
+    for job in &orphans {
+        tracing::warn!(
+            job.id,
+            track.id = job.track,
+            worker = claimant.worker,
+            job.losses,
+            "the worker is another process now; its job is taken back"
+        );
+    }
+    if !orphans.is_empty() {
+        parts.wake_workers();
+        parts.tell_jobs_later(orphans);
+    }
+    Ok(())
 }
 
 fn offer(parts: &Parts, claimed: &Claimed) -> Value {
@@ -147,7 +188,8 @@ pub(crate) async fn complete(
     let job = taken.map_err(|_| ApiError::lease_lost())?;
     // Carried to its end even where the worker hangs up.
     let publisher = Shared::clone(&parts);
-    let task = tokio::spawn(async move { publication::carry_out(&publisher, &job).await.map(|ended| (job, ended)) });
+    let task =
+        parts.tasks.spawn(async move { publication::carry_out(&publisher, &job).await.map(|ended| (job, ended)) });
     let (job, ended) =
         task.await.map_err(|error| ApiError::Internal(format!("publishing a track panicked: {error}")))??;
     let state = ended.map_or(job.state, |job| job.state);
@@ -183,7 +225,7 @@ pub(crate) struct Fail {
     fence: i64,
     /// Word.
     reason: String,
-    /// Sentence for a person.
+    /// Sentence for a person about what went wrong.
     message: String,
     retryable: bool,
 }
@@ -199,18 +241,10 @@ pub(crate) async fn fail(
         return Err(ApiError::invalid("`reason` must be a word of lower-case letters, digits and dashes"));
     }
     let message = bounded(&said.message, MESSAGE_MAX);
-    let why = (said.reason.as_str(), message);
+    let ending = Ending::said(&said.reason, message, said.retryable);
     let mut tx = parts.store.begin().await?;
-    let job = jobs::fail(
-        &mut tx,
-        (&id, said.fence),
-        JobState::Running,
-        why,
-        said.retryable,
-        parts.patience(),
-        clock::now_ms(),
-    )
-    .await?;
+    let job =
+        jobs::end(&mut tx, (&id, said.fence), JobState::Running, ending, parts.patience(), clock::now_ms()).await?;
     tx.commit().await.map_err(StoreError::from)?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.wake_workers();

@@ -42,7 +42,7 @@ pub(crate) async fn set_offset(tx: &mut Write, log: &str, position: u64) -> Resu
     Ok(())
 }
 
-/// Notes that a record is being counted. `false`: it was counted before.
+/// Notes that a fact is being counted. `false`: it was counted before.
 pub(crate) async fn first_seen(tx: &mut Write, id: &str, now: i64) -> Result<bool, StoreError> {
     let done = sqlx::query("INSERT INTO seen (id, seen_ms) VALUES (?, ?) ON CONFLICT DO NOTHING")
         .bind(id)

@@ -2,6 +2,10 @@
 //!
 //! A removal is written in the transaction that makes the objects needless, so that a crash cannot forget them. It is
 //! repeated until its end, because a presigned upload or a worker that has not heard yet may write once more.
+//!
+//! Two kinds: everything under a prefix (the track is gone, the upload was abandoned), and the folders of attempts that
+//! were never published. The second is bounded by a fence and not by what is live when it runs, so that an attempt
+//! which begins while it runs is safe from it.
 
 use sqlx::FromRow;
 
@@ -12,40 +16,83 @@ use super::{Store, StoreError, Write};
 pub(crate) struct Removal {
     /// Keys that start with this go.
     pub(crate) prefix: String,
-    /// Keys that start with one of these lines stay: the folder of the published version, the alias. `None`: the
-    /// track is gone, and nothing stays; else the removal waits while a job of the track is live.
-    pub(crate) keep: Option<String>,
-    pub(crate) until_ms: i64,
+    /// Keys that start with one of these lines stay: the folders of published versions. `None`: nothing stays.
+    keep: Option<String>,
+    /// Newest attempt whose folder may go; without meaning where nothing stays.
+    fence: i64,
+    until_ms: i64,
+    /// Times in a row that it failed.
+    pub(crate) failures: u32,
 }
 
 impl Removal {
-    /// Whether an object is to stay.
+    /// Of everything under a prefix.
+    pub(crate) fn whole(prefix: String, until_ms: i64) -> Self {
+        Self { prefix, keep: None, fence: 0, until_ms, failures: 0 }
+    }
+
+    /// The track of which nothing is to stay for listeners, where this removes one.
+    pub(crate) fn deleted_track(&self) -> Option<&str> {
+        let track = self.prefix.strip_prefix("hls/")?.strip_suffix('/')?;
+        self.keep.is_none().then_some(track)
+    }
+
+    /// Whether an object is to stay. Of a track that lives, only what is surely an old attempt's goes.
     pub(crate) fn keeps(&self, key: &str) -> bool {
-        self.keep.as_deref().is_some_and(|keep| keep.lines().any(|kept| !kept.is_empty() && key.starts_with(kept)))
+        let Some(keep) = &self.keep else { return false };
+        let attempt = key.strip_prefix(self.prefix.as_str()).and_then(fence_of);
+        attempt.is_none_or(|fence| fence > self.fence)
+            || keep.lines().any(|kept| !kept.is_empty() && key.starts_with(kept))
     }
 }
 
-/// Notes a removal; a later one for the same prefix replaces what is kept and never ends earlier.
-pub(crate) async fn note(
+/// The fence at the end of a version folder's name, `<version>-<fence>/…`; `None`: no such folder.
+fn fence_of(rest: &str) -> Option<i64> {
+    let (folder, _) = rest.split_once('/')?;
+    let (_, fence) = folder.rsplit_once('-')?;
+    fence.parse().ok()
+}
+
+/// Notes the removal of everything under a prefix, until `until_ms`.
+pub(crate) async fn note(tx: &mut Write, prefix: &str, due_ms: i64, until_ms: i64) -> Result<(), StoreError> {
+    put(tx, prefix, None, 0, (due_ms, until_ms)).await
+}
+
+/// Notes the removal of attempts' folders up to `fence`, except for what starts with a line of `keep`; due and over at
+/// the two times.
+pub(crate) async fn note_attempts(
+    tx: &mut Write,
+    prefix: &str,
+    keep: &str,
+    fence: i64,
+    times: (i64, i64),
+) -> Result<(), StoreError> {
+    put(tx, prefix, Some(keep), fence, times).await
+}
+
+/// A later removal of the same prefix replaces what is kept and never ends earlier.
+async fn put(
     tx: &mut Write,
     prefix: &str,
     keep: Option<&str>,
-    due_ms: i64,
-    until_ms: i64,
+    fence: i64,
+    (due_ms, until_ms): (i64, i64),
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE removals SET keep = ?, due_ms = ?, until_ms = MAX(until_ms, ?) WHERE prefix = ?")
+    sqlx::query("UPDATE removals SET keep = ?, fence = ?, due_ms = ?, until_ms = MAX(until_ms, ?) WHERE prefix = ?")
         .bind(keep)
+        .bind(fence)
         .bind(due_ms)
         .bind(until_ms)
         .bind(prefix)
         .execute(&mut **tx)
         .await?;
     sqlx::query(
-        "INSERT INTO removals (prefix, keep, due_ms, until_ms) SELECT ?, ?, ?, ? \
+        "INSERT INTO removals (prefix, keep, fence, due_ms, until_ms) SELECT ?, ?, ?, ?, ? \
          WHERE NOT EXISTS (SELECT 1 FROM removals WHERE prefix = ?)",
     )
     .bind(prefix)
     .bind(keep)
+    .bind(fence)
     .bind(due_ms)
     .bind(until_ms)
     .bind(prefix)
@@ -56,11 +103,13 @@ pub(crate) async fn note(
 
 /// Removals that are due, the longest waiting first.
 pub(crate) async fn due(store: &Store, now: i64, limit: u32) -> Result<Vec<Removal>, StoreError> {
-    Ok(sqlx::query_as("SELECT prefix, keep, until_ms FROM removals WHERE due_ms <= ? ORDER BY due_ms LIMIT ?")
-        .bind(now)
-        .bind(i64::from(limit))
-        .fetch_all(store.read())
-        .await?)
+    Ok(sqlx::query_as(
+        "SELECT prefix, keep, fence, until_ms, failures FROM removals WHERE due_ms <= ? ORDER BY due_ms LIMIT ?",
+    )
+    .bind(now)
+    .bind(i64::from(limit))
+    .fetch_all(store.read())
+    .await?)
 }
 
 /// After a removal ran: over at its end, else looked at again at `again_ms`.
@@ -73,7 +122,7 @@ pub(crate) async fn done(tx: &mut Write, removal: &Removal, again_ms: i64, now: 
             .await?;
         return Ok(());
     }
-    sqlx::query("UPDATE removals SET due_ms = ? WHERE prefix = ?")
+    sqlx::query("UPDATE removals SET due_ms = ?, failures = 0 WHERE prefix = ?")
         .bind(again_ms.min(removal.until_ms))
         .bind(&removal.prefix)
         .execute(&mut **tx)
@@ -81,8 +130,41 @@ pub(crate) async fn done(tx: &mut Write, removal: &Removal, again_ms: i64, now: 
     Ok(())
 }
 
-/// Looks at it later, however late that is.
+/// After a removal failed: looked at again later, however late that is.
 pub(crate) async fn postpone(tx: &mut Write, prefix: &str, due_ms: i64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE removals SET due_ms = ? WHERE prefix = ?").bind(due_ms).bind(prefix).execute(&mut **tx).await?;
+    sqlx::query("UPDATE removals SET due_ms = ?, failures = failures + 1 WHERE prefix = ?")
+        .bind(due_ms)
+        .bind(prefix)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_old_attempts_go_and_never_a_published_one() {
+        let removal = Removal {
+            keep: Some("hls/t/0123456789abcdef-2/\nhls/t/0123456789abcdef-4/".to_owned()),
+            fence: 4,
+            ..Removal::whole("hls/t/".to_owned(), 0)
+        };
+        for (key, stays) in [
+            ("hls/t/0123456789abcdef-1/a64/init.mp4", false),
+            ("hls/t/0123456789abcdef-2/a64/init.mp4", true),
+            ("hls/t/0123456789abcdef-3/waveform.json", false),
+            ("hls/t/0123456789abcdef-4/a64/init.mp4", true),
+            // A retry that began after the removal was noted.
+            ("hls/t/0123456789abcdef-5/a64/init.mp4", true),
+            ("hls/t/0123456789abcdef-22/a64/init.mp4", true),
+            ("hls/t/fedcba9876543210-2/a64/init.mp4", false),
+            ("hls/t/master.m3u8", true),
+            ("hls/t/notes-x/1", true),
+        ] {
+            assert_eq!(removal.keeps(key), stays, "{key}");
+        }
+        assert!(!Removal::whole("hls/t/".to_owned(), 0).keeps("hls/t/master.m3u8"));
+    }
 }

@@ -62,24 +62,22 @@ pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> 
     Ok(told)
 }
 
-/// Counts denials by reason and hour and stores the position after them.
+/// Counts denials by reason and hour and stores the position after them: rows of the database for hours and reasons
+/// alone, however many denials there are.
 pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -> Result<(), StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let now = clock::now_ms();
     let mut counts = BTreeMap::new();
     for record in records {
         match serde_json::from_str::<Denial>(record) {
             Ok(denial) => {
-                if plays::first_seen(&mut tx, &denial.id, now).await? {
-                    let ts = i64::try_from(denial.ts).unwrap_or(0);
-                    *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
-                }
+                let ts = i64::try_from(denial.ts).unwrap_or(0);
+                *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
             }
             Err(error) => {
                 tracing::error!(%error, before = next.0, "a record is no denial of this version; it is passed over");
             }
         }
     }
+    let mut tx = parts.store.begin().await?;
     plays::add_denials(&mut tx, &counts).await?;
     plays::set_offset(&mut tx, "denials", next.0).await?;
     tx.commit().await?;

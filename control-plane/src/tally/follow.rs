@@ -98,7 +98,8 @@ async fn read_on(
 }
 
 /// Where to begin. A stored position past the log's end belongs to a log that is no more: its folder was removed or
-/// restored. Reading starts over then; what was counted is recognised by its id.
+/// restored. Reading starts over then; facts that were counted are recognised by their
+/// ids.
 fn begin(name: &'static str, log: &Log, stored: Option<u64>) -> Position {
     match stored.map(Position) {
         None => log.start(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use segue_events::{FactDraft, Kind, LogOptions};
+use segue_events::{DenialDraft, FactDraft, Kind, LogOptions};
 
 use super::*;
 use crate::fixture;
@@ -101,6 +101,36 @@ async fn a_batch_whose_commit_fails_leaves_nothing_and_is_counted_later() {
     tx.commit().await.unwrap();
     catch_up(&parts, &log).await;
     assert_eq!(total(&parts).await.plays, 1);
+}
+
+#[tokio::test]
+async fn denials_are_counted_once_and_leave_a_row_for_their_reason_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (parts, log) = (house(folder.path()).await, log(folder.path()));
+    let deny = |count: usize| {
+        for _ in 0..count {
+            let draft = DenialDraft { path: "/hls/x", reason: "ticket-missing", status: 401, ..DenialDraft::default() };
+            log.deny(draft);
+        }
+    };
+    // Killed and started again in between: the position alone keeps what was counted from being counted again.
+    for more in [300, 0, 200] {
+        deny(more);
+        let task = tokio::spawn(denials(Shared::clone(&parts), Arc::clone(&log)));
+        for _ in 0..1000 {
+            if plays::offset(&parts.store, "denials").await.unwrap() == Some(log.denials().end().0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        task.abort();
+        let _ = task.await;
+    }
+    let counted = plays::denials(&parts.store, 10).await.unwrap();
+    assert!(counted.len() <= 2, "at most the hour turned: {counted:?}");
+    assert_eq!(counted.iter().map(|row| row.2).sum::<i64>(), 500);
+    let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM seen").fetch_one(parts.store.read()).await.unwrap();
+    assert_eq!(seen, 0);
 }
 
 #[tokio::test]

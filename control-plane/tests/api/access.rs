@@ -104,7 +104,11 @@ async fn requests_that_are_wrong_are_told_why() {
     assert_eq!(word(house.send(ADMIN, Method::PATCH, "/v1/tracks", None).await), told(405, "method-not-allowed"));
     assert_eq!(word(house.post("/v1/nothing", json!({})).await), told(404, "not-found"));
     assert_eq!(word(house.get("/v1/nothing").await), told(404, "not-found"));
-    assert_eq!(word(house.worker("claim", json!({ "worker": "" })).await), told(400, "invalid"));
+    for wrong in
+        [json!({ "worker": "", "instance": "i" }), json!({ "worker": "w", "instance": "" }), json!({ "worker": "w" })]
+    {
+        assert_eq!(word(house.worker("claim", wrong).await), told(400, "invalid"));
+    }
     let stage = json!({ "fence": 1, "stage": "dreaming", "progress": 0.1 });
     assert_eq!(word(house.worker("jobs/x/progress", stage).await), told(400, "invalid"));
     house.control.shutdown().await;
@@ -121,7 +125,7 @@ async fn a_changed_token_ends_the_old_one() {
     config.tokens.worker = None;
     let house = House::start(config).await;
     assert_eq!(house.get("/v1/tracks").await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(house.worker("claim", json!({ "worker": "w" })).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(house.worker("claim", json!({ "worker": "w", "instance": "i" })).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(house.send("another-admin-token", Method::GET, "/v1/tracks", None).await.0, StatusCode::OK);
     // Nothing of a secret is in the database.
     let stored = std::fs::read(folder.path().join("control.db")).unwrap();

@@ -51,15 +51,63 @@ async fn a_start_resumes_what_was_being_published() {
 async fn a_worker_that_is_lost_for_good_fails_the_track_with_its_word() {
     let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
     let mut config = config(folder.path(), &bucket);
-    config.jobs.lease = Duration::from_millis(50);
+    config.jobs.lease = Duration::from_millis(20);
+    config.jobs.sweep = Duration::from_millis(10);
     config.jobs.max_attempts = 2;
     let house = House::start(config).await;
     let (track, _) = house.add("a.mp3", b"x").await;
-    house.claim().await.unwrap();
-    house.claim().await.unwrap();
+    for _ in 0..20 {
+        house.claim().await.unwrap();
+    }
     let shown = house.until(&track, "failed").await;
     assert_eq!(shown["reason"], "worker-lost");
     assert!(house.claim_now().await.is_none());
+    house.control.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_started_again_goes_on_at_once() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+    let mut config = config(folder.path(), &bucket);
+    // Longer than any test: only the new process can free the job.
+    (config.jobs.lease, config.jobs.backoff) = (Duration::from_secs(3600), Duration::from_secs(3600));
+    let house = House::start(config).await;
+    let (track, job) = house.add("a.mp3", b"x").await;
+    let killed = house.claim_as("w", "i1", 0).await.unwrap();
+    assert!(house.claim_as("w", "i1", 0).await.is_none(), "another slot of the same process");
+    assert!(house.claim_as("v", "i2", 0).await.is_none(), "another worker");
+    let again = house.claim_as("w", "i2", 0).await.expect("the same job, at once");
+    assert_eq!(again.job, killed.job);
+    assert!(again.fence > killed.fence);
+    let (_, shown) = house.get(&format!("/v1/jobs/{job}")).await;
+    assert_eq!((&shown["attempts"], &shown["losses"]), (&json!(1), &json!(1)));
+    // The process before lives after all: nothing that it says is taken.
+    let said = json!({ "fence": killed.fence, "stage": "encode", "progress": 0.9 });
+    let (status, error) = house.worker(&format!("jobs/{job}/progress"), said).await;
+    assert_eq!((status, &error["error"]), (StatusCode::CONFLICT, &json!("lease-lost")));
+    assert_eq!(house.complete(&killed, 1000).await.0, StatusCode::CONFLICT);
+    assert_eq!(house.complete(&again, 1000).await.0, StatusCode::OK);
+    assert_eq!(house.until(&track, "ready").await["duration_ms"], 1000);
+    house.control.shutdown().await;
+}
+
+#[tokio::test]
+async fn stops_give_the_job_back_however_often_they_come() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+    let mut config = config(folder.path(), &bucket);
+    config.jobs.backoff = Duration::from_secs(3600);
+    let house = House::start(config).await;
+    let (track, job) = house.add("a.mp3", b"x").await;
+    for _ in 0..5 {
+        let claimed = house.claim_now().await.expect("without a back-off");
+        let body =
+            json!({ "fence": claimed.fence, "reason": "worker-stopped", "message": "Stopped.", "retryable": true });
+        let (status, told) = house.worker(&format!("jobs/{job}/fail"), body).await;
+        assert_eq!((status, &told["state"]), (StatusCode::OK, &json!("queued")));
+    }
+    let (_, shown) = house.get(&format!("/v1/jobs/{job}")).await;
+    assert_eq!((&shown["attempts"], &shown["losses"]), (&json!(0), &json!(0)));
+    assert_eq!(house.get(&format!("/v1/tracks/{track}")).await.1["status"], "queued");
     house.control.shutdown().await;
 }
 

@@ -28,7 +28,7 @@ async fn from_upload_to_ready() {
         (&json!("queued"), &json!("My Song"), &json!("queued"))
     );
 
-    let (status, offer) = house.worker("claim", json!({ "worker": "w1", "wait_ms": 0 })).await;
+    let (status, offer) = house.worker("claim", json!({ "worker": "w1", "instance": "i1", "wait_ms": 0 })).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(offer["job"], json!(job));
     assert_eq!((&offer["fence"], &offer["attempt"]), (&json!(1), &json!(1)));
@@ -151,7 +151,10 @@ async fn a_failure_is_told_and_retried_within_its_attempts() {
         assert_eq!(told["state"], if attempt < 3 { "queued" } else { "failed" });
     }
     let shown = house.until(&track, "failed").await;
-    assert_eq!((&shown["reason"], &shown["message"]), (&json!("not-audio"), &json!("This is not audio.")));
+    assert_eq!(
+        (&shown["reason"], &shown["message"]),
+        (&json!("not-audio"), &json!("This is not audio. It was tried 3 times."))
+    );
 
     let (status, retried) = house.post(&format!("/v1/jobs/{job}/retry"), json!({})).await;
     assert_eq!((status, &retried["attempts"]), (StatusCode::ACCEPTED, &json!(0)));

@@ -78,7 +78,7 @@ async fn shutdown_ends_streams_and_waits_at_once() {
     let house = House::start(config(folder.path(), &bucket)).await;
     let stream = house.client.get(house.url("/v1/events")).bearer_auth(crate::house::ADMIN).send().await.unwrap();
     let url = house.url("/v1/worker/claim");
-    let body = serde_json::json!({ "worker": "w", "wait_ms": 30_000 });
+    let body = serde_json::json!({ "worker": "w", "instance": "i", "wait_ms": 30_000 });
     let claim = tokio::spawn(house.client.post(url).bearer_auth(crate::house::WORKER).json(&body).send());
     tokio::time::timeout(Duration::from_secs(5), async {
         // The claim is waiting once its connection has been answered for; both end whenever they were begun.

@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,6 +23,7 @@ pub(crate) struct Bucket {
     folder: TempDir,
     addr: SocketAddr,
     away: Arc<AtomicBool>,
+    refused: Arc<Mutex<Option<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -36,14 +37,19 @@ impl Bucket {
         let addr = listener.local_addr().unwrap();
         let away = Arc::new(AtomicBool::new(false));
         let switch = Arc::clone(&away);
+        let refused = Arc::new(Mutex::new(None::<String>));
+        let text = Arc::clone(&refused);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (service, switch) = (service.clone(), Arc::clone(&switch));
+                let (service, switch, text) = (service.clone(), Arc::clone(&switch), Arc::clone(&text));
                 let answer = service_fn(move |request: http::Request<Incoming>| {
                     let (service, away) = (service.clone(), switch.load(Ordering::SeqCst));
+                    let uri = request.uri().to_string();
+                    let refused = text.lock().unwrap().as_ref().is_some_and(|text| uri.contains(text));
                     async move {
-                        if away {
-                            let response = http::Response::builder().status(503).body(s3s::Body::empty()).unwrap();
+                        if away || refused {
+                            let status = if away { 503 } else { 403 };
+                            let response = http::Response::builder().status(status).body(s3s::Body::empty()).unwrap();
                             return Ok::<_, Infallible>(response);
                         }
                         let request = request.map(s3s::Body::from);
@@ -53,7 +59,7 @@ impl Bucket {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
             }
         });
-        Self { folder, addr, away, task }
+        Self { folder, addr, away, refused, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -63,6 +69,11 @@ impl Bucket {
     /// Makes every request fail, or work again.
     pub(crate) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Answers 403 to requests whose target contains `text`; `None`: to none.
+    pub(crate) fn refuse(&self, text: Option<&str>) {
+        *self.refused.lock().unwrap() = text.map(str::to_owned);
     }
 
     fn path(&self, key: &str) -> PathBuf {

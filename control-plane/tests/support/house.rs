@@ -139,7 +139,13 @@ impl House {
     }
 
     async fn claim_within(&self, wait_ms: u64) -> Option<Claimed> {
-        let (status, claimed) = self.worker("claim", json!({ "worker": "w1", "wait_ms": wait_ms })).await;
+        self.claim_as("w1", "i1", wait_ms).await
+    }
+
+    /// Claims as a process of a worker.
+    pub(crate) async fn claim_as(&self, worker: &str, instance: &str, wait_ms: u64) -> Option<Claimed> {
+        let body = json!({ "worker": worker, "instance": instance, "wait_ms": wait_ms });
+        let (status, claimed) = self.worker("claim", body).await;
         if status == StatusCode::NO_CONTENT {
             return None;
         }

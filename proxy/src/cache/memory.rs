@@ -4,7 +4,7 @@
 //! comes here. Admission is S3-FIFO-like (`quick_cache`): a scan of cold tracks does not flush the hot ones.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
@@ -14,6 +14,10 @@ use crate::config::CacheConfig;
 
 /// Keys that are known not to be for the cache (too large, private): so many are remembered.
 const PASSES_MAX: usize = 8192;
+/// For how long: an object may become one for the cache.
+const PASSES_FOR: Duration = Duration::from_secs(60);
+/// How long an object that could not be renewed is served without asking again, where it may be served at all.
+const RENEWAL_REST: Duration = Duration::from_secs(3);
 /// An expected size, to size the tables; segments of 6 s at 128 kbit/s are 96 KB.
 const TYPICAL_OBJECT: u64 = 48 * 1024;
 
@@ -43,7 +47,8 @@ impl Weighter<Key, Stored> for ByBytes {
 /// See the module.
 pub(crate) struct Memory {
     objects: Cache<Key, Stored, ByBytes>,
-    passes: Cache<Key, ()>,
+    passes: Cache<Key, Instant>,
+    unrenewed: Cache<Key, Instant>,
 }
 
 impl Memory {
@@ -62,7 +67,7 @@ impl Memory {
         let hasher = quick_cache::DefaultHashBuilder::default();
         let lifecycle = quick_cache::sync::DefaultLifecycle::default();
         let objects = Cache::with_options(options, ByBytes, hasher, lifecycle);
-        Ok(Self { objects, passes: Cache::new(PASSES_MAX) })
+        Ok(Self { objects, passes: Cache::new(PASSES_MAX), unrenewed: Cache::new(PASSES_MAX) })
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Stored> {
@@ -79,11 +84,21 @@ impl Memory {
 
     /// Remembers that `key` is not for the cache.
     pub(crate) fn pass(&self, key: Key) {
-        self.passes.insert(key, ());
+        self.passes.insert(key, Instant::now() + PASSES_FOR);
     }
 
     pub(crate) fn passes(&self, key: &Key) -> bool {
-        self.passes.get(key).is_some()
+        self.passes.get(key).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Remembers that the object of `key` could not be renewed just now.
+    pub(crate) fn not_renewed(&self, key: Key) {
+        self.unrenewed.insert(key, Instant::now() + RENEWAL_REST);
+    }
+
+    /// Whether the object of `key` should be asked for again only later.
+    pub(crate) fn rests(&self, key: &Key) -> bool {
+        self.unrenewed.get(key).is_some_and(|until| Instant::now() < until)
     }
 
     /// Bytes and entries.

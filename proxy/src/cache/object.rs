@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, VARY,
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderValue,
+    LAST_MODIFIED, VARY,
 };
 use pingora_http::ResponseHeader;
 
@@ -44,8 +45,9 @@ pub(crate) struct Object {
 }
 
 impl Meta {
-    /// Reads an origin's head. `None` if the answer is not for a shared cache: `no-store`, `private` or a `Vary`
-    /// that is not answered by asking for identity (RFC 9111, section 3). S3 sends no directives of its own.
+    /// Reads an origin's head. `None` if the answer is not for a shared cache: `no-store`, `private` or
+    /// `Vary: *` (RFC 9111, section 3). Another `Vary` changes nothing: what the edge asks with is the same for all
+    /// clients. S3 sends no directives of its own.
     pub(crate) fn read(head: &ResponseHeader, target: &Target, cache: &CacheConfig, s3: bool) -> Option<Self> {
         let get = |name| head.headers.get(name);
         let text = |name| get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -53,24 +55,31 @@ impl Meta {
         let mut fresh_for = ttl(target, cache);
         let mut initial_age = Duration::ZERO;
         if !s3 {
-            let directives = text(CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
+            // Several lines are one list (RFC 9110, section 5.3).
+            let all = |name| head.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+            let directives = all(CACHE_CONTROL).collect::<Vec<_>>().join(",").to_ascii_lowercase();
+            let mut no_cache = false;
             let mut shared_age = None;
             let mut private_age = None;
             for directive in directives.split(',').map(str::trim) {
                 let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
-                let seconds = || value.trim_matches('"').parse().ok().map(Duration::from_secs);
-                match name {
+                let seconds = || Some(delta_seconds(value.trim().trim_matches('"')));
+                match name.trim_end() {
                     "no-store" | "private" => return None,
-                    "no-cache" => private_age = Some(Duration::ZERO),
-                    "s-maxage" => shared_age = seconds(),
+                    "no-cache" => no_cache = true,
+                    "s-maxage" => shared_age = shared_age.or_else(seconds),
                     "max-age" => private_age = private_age.or_else(seconds),
                     _ => {}
                 }
             }
-            if text(VARY).is_some_and(|vary| !vary.trim().eq_ignore_ascii_case("accept-encoding")) {
+            if all(VARY).flat_map(|vary| vary.split(',')).any(|name| name.trim() == "*") {
                 return None;
             }
-            fresh_for = shared_age.or(private_age).unwrap_or(fresh_for);
+            let expires = || text(EXPIRES).map(|expires| lifetime(expires, text(DATE)));
+            fresh_for = shared_age.or(private_age).or_else(expires).unwrap_or(fresh_for);
+            if no_cache {
+                fresh_for = Duration::ZERO;
+            }
             initial_age = text(AGE).and_then(|age| age.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
         }
         let declared = get(CONTENT_TYPE).filter(|value| {
@@ -91,6 +100,20 @@ impl Meta {
             initial_age,
         })
     }
+}
+
+/// Seconds of a directive (RFC 9111, section 1.2.2). What is not a number is stale (section 4.2.1).
+fn delta_seconds(text: &str) -> Duration {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let beyond = if is_number { 1 << 31 } else { 0 };
+    Duration::from_secs(text.parse().ok().filter(|_| is_number).unwrap_or(beyond))
+}
+
+/// From `Date` to `Expires` (RFC 9111, section 4.2.1); what is not a time, `0` above all, is in the past.
+fn lifetime(expires: &str, date: Option<&str>) -> Duration {
+    let date = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    let expires = httpdate::parse_http_date(expires).ok();
+    expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default()
 }
 
 /// The configured lifetime of what `target` names.
@@ -132,11 +155,65 @@ impl Object {
 
     /// `Age` in seconds (RFC 9111, section 5.1).
     pub(crate) fn age(&self, now: Instant) -> u64 {
-        (now.saturating_duration_since(self.since) + self.meta.initial_age).as_secs()
+        now.saturating_duration_since(self.since).saturating_add(self.meta.initial_age).as_secs()
     }
 
     pub(crate) fn weight(&self) -> u64 {
         // What is allocated beside the body: the object, its header values, the cache's own entry.
         self.body.len() as u64 + size_of::<Self>() as u64 + 512
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::StatusCode;
+
+    use super::*;
+    use crate::config::RouteConfig;
+    use crate::route::{Route, line, resolve};
+
+    /// Seconds of freshness under these headers; `None` where the answer is not for the cache.
+    fn fresh(headers: &[(&'static str, &str)]) -> Option<u64> {
+        meta(headers).map(|meta| meta.fresh_for.as_secs())
+    }
+
+    fn meta(headers: &[(&'static str, &str)]) -> Option<Meta> {
+        let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
+        for (name, value) in headers {
+            head.append_header(*name, *value).unwrap();
+        }
+        let routes = [Route::new(0, 0, &RouteConfig::contract()).unwrap()];
+        let request = pingora_http::RequestHeader::build("GET", b"/hls/t/cover.jpg", None).unwrap();
+        let target = resolve(&routes, &line(&request)).unwrap();
+        Meta::read(&head, &target, &CacheConfig::default(), false)
+    }
+
+    #[test]
+    fn lifetimes_are_those_of_the_standard() {
+        let (date, later) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:37 GMT");
+        for (headers, wanted) in [
+            (&[("cache-control", "max-age=7")][..], Some(7)),
+            (&[("cache-control", "max-age=7, s-maxage=9")], Some(9)),
+            (&[("cache-control", "s-maxage=9"), ("cache-control", "no-cache")], Some(0)),
+            (&[("cache-control", "public"), ("cache-control", "private")], None),
+            (&[("cache-control", "max-age=soon")], Some(0)),
+            (&[("cache-control", "max-age=+5")], Some(0)),
+            (&[("cache-control", "max-age=99999999999999999999")], Some(1 << 31)),
+            (&[("date", date), ("expires", later)], Some(60)),
+            (&[("date", date), ("expires", later), ("cache-control", "max-age=7")], Some(7)),
+            (&[("expires", "0")], Some(0)),
+            (&[("cache-control", "max-age=7"), ("vary", "Origin, Accept-Encoding")], Some(7)),
+            (&[("vary", "Origin"), ("vary", "*")], None),
+        ] {
+            assert_eq!(fresh(headers), wanted, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_age_is_no_panic() {
+        let age = u64::MAX.to_string();
+        let object = Object::new(meta(&[("age", age.as_str())]).unwrap(), Bytes::new(), Instant::now());
+        assert_eq!(object.age(Instant::now() + Duration::from_secs(5)), u64::MAX);
     }
 }

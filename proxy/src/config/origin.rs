@@ -49,7 +49,8 @@ impl Endpoint {
     /// # Errors
     /// A sentence that says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not an http:// or https:// URL with a host");
+        let shown = without_secrets(text);
+        let wrong = || format!("{shown:?} is not an http:// or https:// URL with a host");
         let url = Url::parse(text).map_err(|_| wrong())?;
         let tls = match url.scheme() {
             "http" => false,
@@ -57,7 +58,11 @@ impl Endpoint {
             _ => return Err(wrong()),
         };
         if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-            return Err(format!("{text:?} must hold scheme, host, port and path alone"));
+            return Err(format!("{shown:?} must hold scheme, host, port and path alone"));
+        }
+        let authority = text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or_default();
+        if authority.trim_end().ends_with(':') {
+            return Err(format!("{shown:?} names no port after the colon"));
         }
         let host = match url.host().ok_or_else(wrong)? {
             url::Host::Domain(name) => name.to_owned(),
@@ -72,6 +77,16 @@ impl Endpoint {
     pub(crate) fn authority(&self, host: &str) -> String {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         if self.port == (if self.tls { 443 } else { 80 }) { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// An endpoint as an error may repeat it: without user and password, and without a query.
+fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        (None, Some((_, rest))) => format!("…@{rest}"),
+        (_, None) => text.to_owned(),
     }
 }
 
@@ -156,7 +171,7 @@ impl OriginConfig {
         }
         origin.prefix = section.or("prefix", String::new()).trim_start_matches('/').to_owned();
         if let Some(methods) = section.get::<Vec<String>>("methods") {
-            origin.methods = methods;
+            origin.methods = methods.iter().map(|method| method.to_ascii_uppercase()).collect();
         }
         for method in &origin.methods {
             if method != "*" && http::Method::from_bytes(method.as_bytes()).is_err() {
@@ -170,6 +185,9 @@ impl OriginConfig {
             ("queue_timeout", &mut origin.queue_timeout),
         ] {
             *value = section.or(name, Span(*value)).0;
+            if value.is_zero() {
+                section.problem(name, "must be longer than 0s, or every request would fail");
+            }
         }
         origin.concurrency = section.or("concurrency", origin.concurrency);
         origin.attempts = section.or("attempts", origin.attempts);
@@ -196,5 +214,36 @@ fn read_s3(section: &Section<'_>) -> OriginKind {
         access_key: section.require("access_key").unwrap_or_else(missing),
         secret_key: section.require("secret_key").unwrap_or_else(missing),
         addressing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use segue_config::Document;
+
+    use super::*;
+
+    #[test]
+    fn errors_do_not_repeat_passwords() {
+        for endpoint in
+            ["http://user:pass@word@host/", "https://user:password@", "user:password@host", "ftp://x:password@h"]
+        {
+            let wrong = Endpoint::parse(endpoint).unwrap_err();
+            assert!(!wrong.contains("user") && !wrong.contains("pass"), "{wrong}");
+        }
+        assert!(Endpoint::parse("http://host?token=secret").is_err_and(|wrong| !wrong.contains("secret")));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert!(Endpoint::parse("http://host:/").is_err() && Endpoint::parse("http://[::1]:").is_err());
+        assert_eq!(Endpoint::parse("http://[::1]/a/").unwrap().port, 80);
+        let text = "endpoint = \"http://host\"\nkind = \"http\"\nmethods = [\"get\", \"*\"]\nread_timeout = \"0s\"\n";
+        let document = Document::parse(text, "edge.toml", &|_| None).unwrap();
+        let origin = OriginConfig::read(&document.root(), true);
+        assert_eq!(origin.methods, ["GET", "*"]);
+        let problems = document.finish().unwrap_err().to_string();
+        assert!(problems.contains("read_timeout: must be longer than 0s"), "{problems}");
     }
 }

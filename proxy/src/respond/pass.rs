@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
     HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
@@ -16,7 +15,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use segue_events::CacheState;
 
-use super::{Cut, head};
+use super::{Cut, Open, head};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact::{Delivered, Delivery};
@@ -147,52 +146,49 @@ impl Pass<'_> {
         &mut self,
         session: &mut Session,
         head: ResponseHeader,
+        body: OriginBody,
+        length: Option<u64>,
+    ) -> Result<(), Cut> {
+        let written = self.pieces(session, head, body, length).await;
+        if written.is_ok() {
+            self.shared.metrics.served(self.delivered.status, CacheState::Bypass, self.sent);
+        } else {
+            self.shared.metrics.aborted.add(1);
+            self.shared.metrics.bytes.add(self.sent);
+        }
+        written
+    }
+
+    async fn pieces(
+        &mut self,
+        session: &mut Session,
+        head: ResponseHeader,
         mut body: OriginBody,
         length: Option<u64>,
     ) -> Result<(), Cut> {
-        if session.as_downstream_mut().write_response_header(Box::new(head)).await.is_err() {
-            return self.cut(session);
-        }
+        let Self { shared, exchange, delivered, sent } = self;
+        let mut open = Open { shared, session, exchange, delivered, sent, begun: true, fact: None };
+        open.session.as_downstream_mut().write_response_header(Box::new(head)).await.map_err(|_| Cut)?;
         // One piece ahead, so that the last one is known before it is written.
         let mut ahead = body.piece().await;
         loop {
-            let piece = match ahead {
-                Ok(Some(piece)) => piece,
-                Ok(None) => Bytes::new(),
-                Err(_) => return self.cut(session),
-            };
+            let piece = ahead.map_err(|_| Cut)?.unwrap_or_default();
             ahead = if piece.is_empty() { Ok(None) } else { body.piece().await };
             let last = matches!(ahead, Ok(None));
-            let whole = self.sent + piece.len() as u64;
+            let whole = *open.sent + piece.len() as u64;
             if last && length.is_some_and(|length| length != whole) {
-                return self.cut(session);
+                return Err(Cut);
             }
-            self.delivered.bytes = length.unwrap_or(whole);
-            let fact = last.then(|| Delivery::note(self.shared, self.exchange, session.req_header(), self.delivered));
-            let written = session.as_downstream_mut().write_response_body(piece, last).await;
-            if written.is_err() {
-                return match fact {
-                    Some(fact) => self.cut_with(fact),
-                    None => self.cut(session),
-                };
+            open.delivered.bytes = length.unwrap_or(whole);
+            if last {
+                open.note();
             }
-            self.sent = whole;
-            if let Some(fact) = fact {
-                fact.settle(true, whole);
-                self.shared.metrics.served(self.delivered.status, CacheState::Bypass, whole);
+            open.session.as_downstream_mut().write_response_body(piece, last).await.map_err(|_| Cut)?;
+            *open.sent = whole;
+            if last {
+                open.complete();
                 return Ok(());
             }
         }
-    }
-
-    fn cut(&self, session: &Session) -> Result<(), Cut> {
-        self.cut_with(Delivery::note(self.shared, self.exchange, session.req_header(), self.delivered))
-    }
-
-    fn cut_with(&self, fact: Delivery) -> Result<(), Cut> {
-        fact.settle(false, self.sent);
-        self.shared.metrics.aborted.add(1);
-        self.shared.metrics.bytes.add(self.sent);
-        Err(Cut)
     }
 }

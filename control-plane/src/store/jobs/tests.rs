@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::fixture::{published, queued};
+use crate::fixture::{CLAIMANT, published, queued};
+use crate::store::removals;
 
 const PATIENCE: Patience = Patience { lease_ms: 1000, backoff_ms: 100, backoff_max_ms: 400 };
-const WHY: (&str, &str) = ("broken", "It is broken.");
 
 async fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -15,14 +15,15 @@ async fn store() -> (tempfile::TempDir, Store) {
 
 async fn claim_at(store: &Store, now: i64) -> Option<Claimed> {
     let mut tx = store.begin().await.unwrap();
-    let claimed = claim(&mut tx, "w", PATIENCE, now).await.unwrap();
+    let claimed = claim(&mut tx, CLAIMANT, PATIENCE, now).await.unwrap();
     tx.commit().await.unwrap();
     claimed
 }
 
 async fn fail_at(store: &Store, id: &str, fence: i64, retryable: bool, now: i64) -> Result<JobRow, LeaseLost> {
     let mut tx = store.begin().await.unwrap();
-    let job = fail(&mut tx, (id, fence), State::Running, WHY, retryable, PATIENCE, now).await.unwrap();
+    let ending = Ending::said("broken", "It is broken.", retryable);
+    let job = end(&mut tx, (id, fence), State::Running, ending, PATIENCE, now).await.unwrap();
     tx.commit().await.unwrap();
     job
 }
@@ -143,6 +144,120 @@ async fn a_repeated_completion_must_be_the_same() {
     other.version = "fedcba9876543210-1".to_owned();
     let mut tx = store.begin().await.unwrap();
     assert_eq!(begin_publishing(&mut tx, "j", 1, &other, 12, 12).await.unwrap().unwrap_err(), LeaseLost);
+}
+
+async fn end_at(store: &Store, fence: i64, ending: Ending<'_>, now: i64) -> JobRow {
+    let mut tx = store.begin().await.unwrap();
+    let job = end(&mut tx, ("j", fence), State::Running, ending, PATIENCE, now).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    job
+}
+
+async fn replace_at(store: &Store, worker: &str, instance: &str, now: i64) -> Vec<JobRow> {
+    let mut tx = store.begin().await.unwrap();
+    let taken = replace(&mut tx, Claimant { worker, instance }, PATIENCE, now).await.unwrap();
+    tx.commit().await.unwrap();
+    taken
+}
+
+#[tokio::test]
+async fn restarts_use_up_no_attempt() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 2, 0).await;
+    let mut now = 0;
+    // As many kinds of restart as there are, far more of them than attempts.
+    for round in 0..6u32 {
+        let claimed = claim_at(&store, now).await.unwrap();
+        assert_eq!(claimed.job.attempts, 1, "the one that runs");
+        let stopped = Ending::said("worker-stopped", "The transcoder was stopped.", true);
+        let job = end_at(&store, claimed.job.fence, stopped, now).await;
+        assert_eq!((job.state, job.attempts, job.losses), (State::Queued, 0, 2 * round));
+
+        let claimed = claim_at(&store, now).await.expect("without a pause");
+        let job = replace_at(&store, "w", "later", now).await.remove(0);
+        assert_eq!((job.state, job.attempts, job.losses), (State::Queued, 0, 2 * round + 1));
+        assert_eq!(job.reason.as_deref(), Some("worker-lost"));
+
+        assert!(claim_at(&store, now).await.expect("without a pause").job.fence > claimed.job.fence);
+        now += 1001;
+        let job = expire_at(&store, now).await.remove(0);
+        assert_eq!((job.state, job.attempts, job.losses), (State::Queued, 0, 2 * round + 2));
+        assert!(claim_at(&store, now).await.is_none(), "a silent worker's job is put off");
+        now += 400;
+    }
+    // Failures still count as before.
+    for left in [State::Queued, State::Failed] {
+        let claimed = claim_at(&store, now).await.unwrap();
+        assert_eq!(fail_at(&store, "j", claimed.job.fence, true, now).await.unwrap().state, left);
+        now += 400;
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_takes_its_workers_down_ends() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    for loss in 1..=ending::LOSSES_MAX {
+        let claimed = claim_at(&store, 0).await.unwrap();
+        let job = replace_at(&store, "w", "later", 0).await.remove(0);
+        assert_eq!((job.id, job.losses), (claimed.job.id, loss));
+    }
+    let (job, track) = (get(&store, "j").await.unwrap().unwrap(), tracks::get(&store, "t").await.unwrap().unwrap());
+    assert_eq!((job.state, job.attempts, job.reason.as_deref()), (State::Failed, 0, Some("worker-lost")));
+    assert_eq!((track.status, track.reason.as_deref()), (Status::Failed, Some("worker-lost")));
+    let message = track.message.unwrap();
+    assert!(message.contains("20 times") && !message.contains("tried again"), "{message}");
+    let mut tx = store.begin().await.unwrap();
+    let job = retry(&mut tx, "j", 0).await.unwrap().unwrap();
+    assert_eq!((job.state, job.losses), (State::Queued, 0));
+}
+
+#[tokio::test]
+async fn only_another_process_of_the_same_name_takes_a_job_over() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    let claimed = claim_at(&store, 0).await.unwrap();
+    assert!(replace_at(&store, "w", "i", 1).await.is_empty(), "another slot of the same process");
+    assert!(replace_at(&store, "v", "later", 1).await.is_empty(), "another worker");
+    accept_at(&store, "j", claimed.job.fence, 2).await.unwrap();
+    assert!(replace_at(&store, "w", "later", 3).await.is_empty(), "what is published is ours");
+}
+
+#[tokio::test]
+async fn a_message_says_that_the_job_is_tried_again_only_where_it_is() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 2, 0).await;
+    let mut messages = Vec::new();
+    for now in [0, 1000] {
+        let claimed = claim_at(&store, now).await.unwrap();
+        messages.push(fail_at(&store, "j", claimed.job.fence, true, now).await.unwrap().message.unwrap());
+    }
+    assert_eq!(messages, ["It is broken. It will be tried again.", "It is broken. It was tried 2 times."]);
+    queued(&store, "u", "k", 2, 0).await;
+    let claimed = claim_at(&store, 0).await.unwrap();
+    let job = fail_at(&store, "k", claimed.job.fence, false, 0).await.unwrap();
+    assert_eq!(job.message.as_deref(), Some("It is broken."));
+}
+
+#[tokio::test]
+async fn leftovers_of_a_failed_job_spare_what_an_earlier_job_published() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 1, 0).await;
+    claim_at(&store, 0).await.unwrap();
+    accept_at(&store, "j", 1, 0).await.unwrap();
+    finish_at(&store, "j", 1, 0).await.unwrap();
+    assert!(removals::due(&store, i64::MAX, 10).await.unwrap().is_empty(), "a first attempt leaves nothing");
+    let mut tx = store.begin().await.unwrap();
+    enqueue(&mut tx, "k", "t", 1, 0).await.unwrap();
+    sqlx::query("UPDATE jobs SET fence = 4 WHERE id = 'k'").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    claim_at(&store, 0).await.unwrap();
+    fail_at(&store, "k", 5, false, 10).await.unwrap();
+    assert!(removals::due(&store, 10 + 2 * PATIENCE.lease_ms - 1, 10).await.unwrap().is_empty(), "not at once");
+    let removal = removals::due(&store, 10 + 2 * PATIENCE.lease_ms, 10).await.unwrap().remove(0);
+    let stays = |version: &str| removal.keeps(&format!("hls/t/{version}/a64/init.mp4"));
+    assert!(stays("0123456789abcdef-1") && stays("0123456789abcdef-6"));
+    assert!(!stays("0123456789abcdef-5") && !stays("0123456789abcdef-2"));
 }
 
 /// A small generator (xorshift64), so that a walk can be walked again.
