@@ -192,6 +192,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
         queued: watch::Sender::new(0),
         streams: Arc::new(Semaphore::new(config.http.streams)),
         shutdown: CancellationToken::new(),
+        telling: tokio::sync::Mutex::new(()),
         tasks: TaskTracker::new(),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,7 +11,7 @@ use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::store::jobs::{JobRow, Patience};
-use crate::store::{Store, StoreError, tracks};
+use crate::store::{Store, StoreError, jobs, tracks};
 use crate::views;
 
 /// Shared by reference; cheap to clone.
@@ -38,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) streams: Arc<Semaphore>,
     /// Ends streams, long polls and tasks.
     pub(crate) shutdown: CancellationToken,
+    /// Held from the reading of a state to its telling. Under it waits only one read of the database.
+    pub(crate) telling: Mutex<()>,
     /// Every task that outlives the request or step that began it; joined at the end.
     pub(crate) tasks: TaskTracker,
 }
@@ -58,10 +60,19 @@ impl Parts {
         self.queued.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells followers a job's state, and its track's with it.
+    /// Tells followers a job's state, and its track's with it. It is what the database holds now that is told, under a
+    /// lock: of two changes that are told at the same time, the older must not be heard last.
     pub(crate) async fn tell_job(&self, job: &JobRow) {
-        self.bus.tell(Topic::Jobs, &views::Job::from(job));
-        self.tell_track(&job.track).await;
+        if !self.bus.is_followed() {
+            return;
+        }
+        let _order = self.telling.lock().await;
+        match jobs::get(&self.store, &job.id).await {
+            Ok(Some(now)) => self.bus.tell(Topic::Jobs, &views::Job::from(&now)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(job.id, %error, "a change could not be told to followers"),
+        }
+        self.tell_track_in_order(&job.track).await;
     }
 
     /// The same beside the caller, who has an answer to give first: as many tasks as there are such callers.
@@ -80,9 +91,13 @@ impl Parts {
     /// Tells followers a track's state. A track that is gone is not told; an error is logged, since the change itself
     /// is committed.
     pub(crate) async fn tell_track(&self, id: &str) {
-        if !self.bus.is_followed() {
-            return;
+        if self.bus.is_followed() {
+            let _order = self.telling.lock().await;
+            self.tell_track_in_order(id).await;
         }
+    }
+
+    async fn tell_track_in_order(&self, id: &str) {
         match self.track_view(id).await {
             Ok(Some(track)) => self.bus.tell(Topic::Tracks, &track),
             Ok(None) => {}
