@@ -11,12 +11,13 @@ pub(crate) mod cmcd;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
+use http::HeaderMap;
 use http::header::USER_AGENT;
 use pingora_http::RequestHeader;
 use segue_events::{CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
 
 use crate::edge::Shared;
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, line};
 use crate::snapshot::unix_ms;
@@ -47,9 +48,15 @@ pub(crate) enum Delivery {
 
 impl Delivery {
     /// Notes the fact of `exchange`, if it is one.
-    pub(crate) fn note(shared: &Shared, exchange: &Exchange, header: &RequestHeader, delivered: Delivered) -> Self {
+    pub(crate) fn note<'h>(
+        shared: &Shared,
+        exchange: &Exchange,
+        asked: impl Into<Asked<'h>>,
+        delivered: Delivered,
+    ) -> Self {
+        let asked = asked.into();
         let (Some(events), Some(target)) = (&shared.events, &exchange.target) else { return Self::None };
-        if !target.kind.is_media() || header.method != http::Method::GET {
+        if !target.kind.is_media() || *asked.method != http::Method::GET {
             return Self::None;
         }
         let _step = tracing::trace_span!("fact").entered();
@@ -63,7 +70,7 @@ impl Delivery {
                 (stand_in.as_str(), None)
             }
         };
-        let cmcd = cmcd::read(&header.headers, header.uri.query());
+        let cmcd = cmcd::read(asked.headers, asked.query);
         let intent = events.note(FactDraft {
             ts: None,
             track: target.track(),
@@ -81,7 +88,7 @@ impl Delivery {
             cache: delivered.state,
             policy: None,
             tags: &[],
-            ua: user_agent(header),
+            ua: user_agent(asked.headers),
             ip_hash: address.as_deref(),
             cmcd: cmcd.as_ref(),
         });
@@ -112,7 +119,7 @@ pub(crate) fn deny(shared: &Shared, exchange: &Exchange, header: &RequestHeader,
             status: refusal.status().as_u16(),
             sid: exchange.grant.as_ref().map(|grant| grant.sid.as_str()),
             ip_hash: address.as_deref(),
-            ua: user_agent(header),
+            ua: user_agent(&header.headers),
         },
     );
 }
@@ -121,8 +128,8 @@ fn record_denial(events: &EventLog, denial: DenialDraft<'_>) {
     events.deny(denial);
 }
 
-fn user_agent(header: &RequestHeader) -> Option<&str> {
-    header.headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
+fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
 }
 
 /// Keyed hashes of client addresses: equal within a day and a life of the process, otherwise unlinkable.
