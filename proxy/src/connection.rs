@@ -113,7 +113,7 @@ impl Connection {
     async fn through_pingora(&self, stream: Box<Downstream>, returns: bool) -> Option<Box<Downstream>> {
         let closing = self.closing.watch();
         let mut session = ServerSession::new_http1(stream);
-        // Without a shutdown: any time but none; the service sets the configured one.
+        // Any time but none keeps the connection; the service sets the configured one.
         session.set_keepalive(if self.closing.is_closing() { None } else { Some(60) });
         loop {
             let (stream, settings) = self.proxy.process_new_http(session, &closing).await?.consume();

@@ -8,8 +8,9 @@
 //! | respond | `respond.rs` | 304, 412, 416   |
 //! | fact    | `fact.rs`    | never           |
 //!
-//! Invariants: GET, HEAD and OPTIONS are answered in `request_filter`, without Pingora's upstream machinery; a step
-//! sees only what the steps before it allowed.
+//! Invariants: GET, HEAD and OPTIONS are answered without Pingora's upstream machinery: a hit in `connection.rs`, which
+//! runs these same steps, the rest in `request_filter`, which goes on from where the connection stopped; a step sees
+//! only what the steps before it allowed.
 
 use std::sync::Arc;
 
