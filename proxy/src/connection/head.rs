@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn plain_heads_are_taken_apart_and_end_where_they_end() {
-        assert_eq!(kind(b"GET /a/b?x=1 HTTP/1.1\r\nHost: e:80\r\n\r\nGET /"), "GET /a/b Some(\"x=1\") 38");
+        assert_eq!(kind(b"GET /a/b?x=1 HTTP/1.1\r\nHost: e:80\r\n\r\nGET /"), "GET /a/b Some(\"x=1\") 37");
         assert_eq!(kind(b"HEAD /a HTTP/1.1\r\nHost: e\r\nConnection: Keep-Alive\r\n\r\n"), "HEAD /a None 53");
         assert_eq!(kind(b"GET /a HTTP/1.1\r\nHost: e\r\n"), "partial");
     }
