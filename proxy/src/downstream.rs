@@ -15,6 +15,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::config::ConnectionConfig;
+use crate::exchange::Exchange;
+use crate::lock::Mutex;
 use crate::metrics::Metrics;
 
 /// Writes up to this size may be a response head; a larger first write is a body already.
@@ -46,6 +49,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// One client connection.
 pub(crate) struct Downstream {
     tcp: TcpStream,
+    client: Option<IpAddr>,
     digest: Arc<SocketDigest>,
     metrics: Arc<Metrics>,
     head_max: u64,
@@ -61,6 +65,13 @@ pub(crate) struct Downstream {
     held: BytesMut,
     /// The next write is the first since a request was read, hence a response head.
     head_is_next: bool,
+    /// Bytes that the connection has read and nobody has used yet.
+    unread: BytesMut,
+    /// How many of them Pingora gets before it has to wait for a turn of its own: a head and not a byte more, so
+    /// that nothing of the next request is left behind in it.
+    lent: usize,
+    /// What the connection has found out about the request that it leaves to Pingora.
+    prepared: Mutex<Option<Exchange>>,
 }
 
 impl fmt::Debug for Downstream {
@@ -76,11 +87,14 @@ impl Downstream {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let digest = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        if let Ok(peer) = tcp.peer_addr() {
+        let peer = tcp.peer_addr();
+        let client = peer.as_ref().ok().map(std::net::SocketAddr::ip);
+        if let Ok(peer) = peer {
             let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(peer)));
         }
         Self {
             tcp,
+            client,
             digest,
             metrics,
             head_max: config.head_max,
@@ -92,6 +106,54 @@ impl Downstream {
             drain: None,
             held: BytesMut::new(),
             head_is_next: true,
+            unread: BytesMut::new(),
+            lent: 0,
+            prepared: Mutex::new(None),
+        }
+    }
+
+    /// The client's address.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// Takes what was read and not used.
+    pub(crate) fn take_unread(&mut self) -> BytesMut {
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Puts bytes in front of what the client sends next; they are the beginning of a request head.
+    pub(crate) fn put_unread(&mut self, bytes: BytesMut) {
+        self.head_seen.store(bytes.len() as u64, Ordering::Relaxed);
+        self.unread = bytes;
+    }
+
+    /// Leaves the request at the front of `bytes` to Pingora: the first `lent` of them at once.
+    pub(crate) fn lend(&mut self, bytes: BytesMut, lent: usize, prepared: Option<Exchange>) {
+        self.lent = lent.min(bytes.len());
+        self.unread = bytes;
+        *self.prepared.lock() = prepared;
+    }
+
+    /// What [`Downstream::lend`] was given, once.
+    pub(crate) fn take_prepared(&self) -> Option<Exchange> {
+        self.prepared.lock().take()
+    }
+
+    /// Writes head and body of an answer in one call, past the held head of Pingora's answers.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_write_held(cx))?;
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, parts)
+    }
+
+    fn read_unread(&mut self, out: &mut ReadBuf<'_>) {
+        let most = if self.lent > 0 { self.lent } else { self.unread.len() };
+        let part = self.unread.split_to(most.min(out.remaining()));
+        self.lent = self.lent.saturating_sub(part.len());
+        out.put_slice(&part);
+        if self.unread.is_empty() {
+            // A connection that idles holds no buffer.
+            self.unread = BytesMut::new();
         }
     }
 
@@ -201,6 +263,10 @@ impl AsyncRead for Downstream {
         this.head_is_next = true;
         if let Some(left) = this.drain {
             return this.poll_drain(cx, left);
+        }
+        if !this.unread.is_empty() {
+            this.read_unread(out);
+            return Poll::Ready(Ok(()));
         }
         if this.awaits_head.load(Ordering::Relaxed) {
             return this.poll_head(cx, out);

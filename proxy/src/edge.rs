@@ -168,9 +168,9 @@ impl Edge {
         let address = listener.1;
         let shared = Arc::new(build(config, first, events)?);
         let conf = Arc::new(ServerConf::default());
-        let proxy = Arc::new(pingora_proxy::http_proxy(&conf, Service::new(Arc::clone(&shared))));
-        let metrics = Arc::clone(&shared.metrics);
-        let clients = Clients::start(listener.0, address, proxy, &shared.config.connections, metrics);
+        let service = Service::new(Arc::clone(&shared));
+        let proxy = Arc::new(pingora_proxy::http_proxy(&conf, service.clone()));
+        let clients = Clients::start(listener.0, address, proxy, service);
         let admin = admin_listener.map(|(listener, address)| Admin::start(listener, address, Arc::clone(&shared)));
         let stop = CancellationToken::new();
         let follower = tokio::spawn(follow(Arc::clone(&shared), snapshots, stop.clone()));

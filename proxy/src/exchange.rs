@@ -1,14 +1,42 @@
-//! One request and its answer, as the steps see it: Pingora's per-request context.
+//! One request and its answer, as the steps see it: what was asked, and Pingora's per-request context.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::{HeaderMap, Method};
+use pingora_http::RequestHeader;
 use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::refusal::Refusal;
 use crate::route::Target;
+use crate::service::{Course, Looked};
 use crate::snapshot::Snapshot;
+
+/// A request's head, whoever parsed it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'h> {
+    pub(crate) method: &'h Method,
+    /// As it stands in the request line, without the query.
+    pub(crate) path: &'h str,
+    pub(crate) query: Option<&'h str>,
+    /// The authority of an absolute target, which counts where there is no `Host`.
+    pub(crate) authority: Option<&'h str>,
+    pub(crate) headers: &'h HeaderMap,
+}
+
+impl<'h> From<&'h RequestHeader> for Asked<'h> {
+    fn from(header: &'h RequestHeader) -> Self {
+        Self {
+            method: &header.method,
+            path: header.uri.path(),
+            query: header.uri.query(),
+            authority: header.uri.authority().map(http::uri::Authority::as_str),
+            headers: &header.headers,
+        }
+    }
+}
 
 /// What the steps have found out so far.
 pub(crate) struct Exchange {
@@ -22,13 +50,27 @@ pub(crate) struct Exchange {
     pub(crate) grant: Option<Arc<Verified>>,
     /// The query without ticket carriers, for HTTP origins.
     pub(crate) query: Option<String>,
+    /// What the connection decided before it left the request to Pingora; taken once.
+    pub(crate) admitted: Option<Result<Course, Refusal>>,
+    /// What the connection found in memory before it left the request to Pingora; taken once.
+    pub(crate) looked: Option<Looked>,
     /// The origin's turn, while a request goes through Pingora's own upstream path.
     pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Exchange {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { started: Instant::now(), snapshot, client: None, target: None, grant: None, query: None, turn: None }
+        Self {
+            started: Instant::now(),
+            snapshot,
+            client: None,
+            target: None,
+            grant: None,
+            query: None,
+            admitted: None,
+            looked: None,
+            turn: None,
+        }
     }
 
     /// Milliseconds since the request's head was read.

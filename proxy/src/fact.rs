@@ -11,13 +11,14 @@ pub(crate) mod cmcd;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::USER_AGENT;
 use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
 use segue_events::{AddressHasher, CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
 
 use crate::edge::Shared;
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, line};
 use crate::snapshot::unix_ms;
@@ -50,9 +51,15 @@ pub(crate) enum Delivery {
 
 impl Delivery {
     /// Notes the fact of `exchange`, if it is one.
-    pub(crate) fn note(shared: &Shared, exchange: &Exchange, header: &RequestHeader, delivered: Delivered) -> Self {
+    pub(crate) fn note<'h>(
+        shared: &Shared,
+        exchange: &Exchange,
+        asked: impl Into<Asked<'h>>,
+        delivered: Delivered,
+    ) -> Self {
+        let asked = asked.into();
         let (Some(events), Some(target)) = (&shared.events, &exchange.target) else { return Self::None };
-        if !target.kind.is_media() || header.method != http::Method::GET {
+        if !target.kind.is_media() || *asked.method != http::Method::GET {
             return Self::None;
         }
         let _step = tracing::trace_span!("fact").entered();
@@ -67,7 +74,7 @@ impl Delivery {
                 (stand_in.as_str(), None)
             }
         };
-        let cmcd = cmcd::read(&header.headers, header.uri.query());
+        let cmcd = cmcd::read(asked.headers, asked.query);
         let intent = events.note(FactDraft {
             ts: None,
             track: target.track(),
@@ -85,7 +92,7 @@ impl Delivery {
             cache: delivered.state,
             policy: None,
             tags: &[],
-            ua: user_agent(header),
+            ua: user_agent(asked.headers),
             ip_hash: address.as_deref(),
             cmcd: cmcd.as_ref(),
         });
@@ -116,7 +123,7 @@ pub(crate) fn deny(shared: &Shared, exchange: &Exchange, header: &RequestHeader,
             status: refusal.status().as_u16(),
             sid: exchange.grant.as_ref().map(|grant| grant.sid.as_str()),
             ip_hash: address.as_deref(),
-            ua: user_agent(header),
+            ua: user_agent(&header.headers),
         },
     );
 }
@@ -125,8 +132,8 @@ fn record_denial(events: &EventLog, denial: DenialDraft<'_>) {
     events.deny(denial);
 }
 
-fn user_agent(header: &RequestHeader) -> Option<&str> {
-    header.headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
+fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(USER_AGENT).and_then(|value| value.to_str().ok())
 }
 
 /// A path with `-` in place of every segment that may hold a ticket or a signature.

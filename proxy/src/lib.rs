@@ -12,6 +12,7 @@
 mod admin;
 mod cache;
 mod config;
+mod connection;
 mod downstream;
 mod edge;
 mod exchange;

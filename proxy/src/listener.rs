@@ -11,18 +11,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::Stream;
+use pingora_core::apps::HttpServerApp;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 use crate::config::ConnectionConfig;
+use crate::connection::Connection;
 use crate::downstream::Downstream;
 use crate::metrics::Metrics;
 use crate::service::Service;
@@ -30,12 +31,42 @@ use crate::service::Service;
 /// How long the accept loop rests after an error, so that a lack of file descriptors is not a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The sign that the edge closes: idle connections end, and answers under way close theirs.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    /// Asked for every answer; the token would take a lock.
+    begun: AtomicBool,
+    token: CancellationToken,
+    /// The same for Pingora.
+    watch: watch::Sender<bool>,
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.watch.send_replace(true);
+        self.token.cancel();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Resolves when it begins.
+    pub(crate) fn begun(&self) -> WaitForCancellationFutureOwned {
+        self.token.clone().cancelled_owned()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.watch.subscribe()
+    }
+}
+
 /// The client side of a running edge.
 pub(crate) struct Clients {
     address: SocketAddr,
     proxy: Arc<HttpProxy<Service>>,
-    /// Pingora's own sign of shutdown: responses under way close their connection.
-    closing: watch::Sender<bool>,
+    closing: Arc<Closing>,
     stop_accepting: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -47,14 +78,14 @@ impl Clients {
         listener: TcpListener,
         address: SocketAddr,
         proxy: Arc<HttpProxy<Service>>,
-        config: &ConnectionConfig,
-        metrics: Arc<Metrics>,
+        service: Service,
     ) -> Self {
-        let (closing, _) = watch::channel(false);
+        let config = service.shared().config.connections.clone();
+        let metrics = Arc::clone(&service.shared().metrics);
         let clients = Self {
             address,
             proxy,
-            closing,
+            closing: Arc::default(),
             stop_accepting: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -63,12 +94,13 @@ impl Clients {
         let accept = Accept {
             listener,
             proxy: Arc::clone(&clients.proxy),
-            closing: clients.closing.clone(),
+            service,
+            closing: Arc::clone(&clients.closing),
             stop: clients.stop_accepting.clone(),
             cut: clients.cut.clone(),
             tasks: clients.tasks.clone(),
             room: Arc::new(Semaphore::new(config.max)),
-            config: config.clone(),
+            config,
             metrics,
         };
         clients.tasks.spawn(accept.run());
@@ -82,7 +114,7 @@ impl Clients {
     /// Stops accepting, lets requests in flight end, cuts what is left after `drain`.
     pub(crate) async fn stop(self) {
         self.stop_accepting.cancel();
-        self.closing.send_replace(true);
+        self.closing.begin();
         self.proxy.http_cleanup().await;
         self.tasks.close();
         if tokio::time::timeout(self.drain, self.tasks.wait()).await.is_err() {
@@ -96,7 +128,8 @@ impl Clients {
 struct Accept {
     listener: TcpListener,
     proxy: Arc<HttpProxy<Service>>,
-    closing: watch::Sender<bool>,
+    service: Service,
+    closing: Arc<Closing>,
     stop: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -124,14 +157,14 @@ impl Accept {
                     continue;
                 }
             };
-            let stream: Stream = Box::new(Downstream::new(tcp, &self.config, Arc::clone(&self.metrics)));
+            let stream = Downstream::new(tcp, &self.config, Arc::clone(&self.metrics));
             let proxy = Arc::clone(&self.proxy);
-            let closing = self.closing.subscribe();
+            let connection = Connection { proxy, service: self.service.clone(), closing: Arc::clone(&self.closing) };
             let cut = self.cut.clone();
             let metrics = Arc::clone(&self.metrics);
             self.tasks.spawn(async move {
                 metrics.connections.add(1);
-                let served = std::panic::AssertUnwindSafe(serve(&proxy, stream, &closing)).catch_unwind();
+                let served = std::panic::AssertUnwindSafe(connection.serve(stream)).catch_unwind();
                 if let Some(Err(_)) = cut.run_until_cancelled(served).await {
                     metrics.panics.add(1);
                     tracing::error!("a request panicked; its connection is closed");
@@ -140,12 +173,5 @@ impl Accept {
                 drop(room);
             });
         }
-    }
-}
-
-async fn serve(proxy: &Arc<HttpProxy<Service>>, stream: Stream, closing: &watch::Receiver<bool>) {
-    let mut next = Some(stream);
-    while let Some(stream) = next {
-        next = proxy.process_new(stream, closing).await;
     }
 }

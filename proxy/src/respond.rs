@@ -8,6 +8,7 @@
 
 pub(crate) mod conditions;
 mod head;
+pub(crate) mod hit;
 mod pass;
 pub(crate) mod range;
 mod refuse;

@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use pingora_http::RequestHeader;
 use segue_signing::CanonicalPath;
 
 use crate::config::RouteConfig;
+use crate::exchange::Asked;
 use crate::refusal::Refusal;
 
 /// The first path segment of the path carrier: `/p/<ticket>/hls/…`.
@@ -211,8 +211,9 @@ pub(crate) struct Line<'h> {
 }
 
 /// Takes the request line apart.
-pub(crate) fn line(header: &RequestHeader) -> Line<'_> {
-    let path = header.uri.path();
+pub(crate) fn line<'h>(asked: impl Into<Asked<'h>>) -> Line<'h> {
+    let asked = asked.into();
+    let path = asked.path;
     // A ticket with nothing behind it is taken off all the same: what remains is written into records.
     let (path_ticket, path) = match path.strip_prefix(PATH_CARRIER) {
         Some(rest) => match rest.find('/').map(|end| rest.split_at(end)) {
@@ -221,10 +222,10 @@ pub(crate) fn line(header: &RequestHeader) -> Line<'_> {
         },
         None => (None, path),
     };
-    let host = header.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| header.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default();
+    let host = asked.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(asked.authority).unwrap_or_default();
     let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |h| h.0);
-    Line { path, path_ticket, query: header.uri.query(), host }
+    Line { path, path_ticket, query: asked.query, host }
 }
 
 /// Finds the route. Where the object is in no route at all, the ticket is not looked at either.
@@ -253,6 +254,8 @@ pub(crate) fn resolve(routes: &[Route], line: &Line<'_>) -> Result<Target, Refus
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use pingora_http::RequestHeader;
+
     use super::*;
 
     fn routes(all: &[(Option<&str>, &str, Option<&str>)]) -> Vec<Route> {

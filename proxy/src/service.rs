@@ -8,8 +8,9 @@
 //! | respond | `respond.rs` | 304, 412, 416   |
 //! | fact    | `fact.rs`    | never           |
 //!
-//! Invariants: GET, HEAD and OPTIONS are answered in `request_filter`, without Pingora's upstream machinery; a step
-//! sees only what the steps before it allowed.
+//! Invariants: GET, HEAD and OPTIONS are answered without Pingora's upstream machinery: a hit in `connection.rs`, which
+//! runs these same steps, the rest in `request_filter`, which goes on from where the connection stopped; a step sees
+//! only what the steps before it allowed.
 
 use std::sync::Arc;
 
@@ -21,10 +22,10 @@ use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::cache::{self, Found};
+use crate::cache::{self, Found, Key};
 use crate::downstream::Downstream;
 use crate::edge::Shared;
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
@@ -33,16 +34,27 @@ use crate::timeline::{FILL_PATIENCE, HIT_PATIENCE, Media, Timeline};
 use crate::upstream;
 
 /// Pingora's view of an edge.
+#[derive(Clone)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
 }
 
 /// Where an admitted request goes.
-enum Course {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Course {
     /// Answered here, from the cache.
     Here,
     /// Let through to the origin.
     Upstream,
+}
+
+/// What the memory knows of an object, before anything is waited for.
+pub(crate) struct Looked {
+    pub(crate) key: Key,
+    /// `None`: nothing that is fresh.
+    pub(crate) fresh: Option<Result<Found, Refusal>>,
+    /// Its place in the track. `None`: not known yet; `Some(None)`: none, or the object knows it.
+    pub(crate) place: Option<Option<Media>>,
 }
 
 impl Service {
@@ -50,45 +62,60 @@ impl Service {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The steps that decide, none of which waits for anything.
-    fn admit(&self, header: &RequestHeader, exchange: &mut Exchange) -> Result<Course, Refusal> {
+    pub(crate) fn admit<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &mut Exchange) -> Result<Course, Refusal> {
         let shared = &*self.shared;
-        let line = route::line(header);
+        let asked = asked.into();
+        let line = route::line(asked);
         let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
         exchange.grant = ticket::admit(
             &shared.config.tickets,
             &shared.tickets,
             &exchange.snapshot,
             &line,
-            &header.headers,
+            asked.headers,
             target,
             exchange.client,
         )?;
         let origin = upstream::origin(shared, exchange)?;
         exchange.query = upstream::query(origin, line.query);
-        match header.method {
+        match *asked.method {
             Method::GET | Method::HEAD => Ok(Course::Here),
             ref method if origin.allows(method) => Ok(Course::Upstream),
             _ => Err(Refusal::MethodNotAllowed),
         }
     }
 
-    /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
-    async fn find(&self, method: &Method, exchange: &Exchange) -> Result<(Found, Option<Media>), Refusal> {
+    /// What the memory holds. Waits for nothing.
+    pub(crate) fn look(&self, method: &Method, exchange: &Exchange) -> Result<Looked, Refusal> {
         let shared = &self.shared;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
+        let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
+        let fresh = cache::fresh(shared, &key);
+        let place = match &fresh {
+            Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
+            _ => Timeline::known(shared, method, &key, target),
+        };
+        Ok(Looked { key, fresh, place })
+    }
+
+    /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
+    async fn find(&self, method: &Method, exchange: &mut Exchange) -> Result<(Found, Option<Media>), Refusal> {
+        let shared = &self.shared;
+        let Looked { key, fresh, place } = match exchange.looked.take() {
+            Some(looked) => looked,
+            None => self.look(method, exchange)?,
+        };
+        let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
-        let key = cache::key(shared, &exchange.snapshot, target, query);
-        let place = Timeline::known(shared, method, &key, target);
-        match (cache::fresh(shared, &key), place) {
+        match (fresh, place) {
             (Some(found), Some(media)) => Ok((found?, media)),
             (Some(found), None) => {
-                let found = found?;
-                let remembered = matches!(&found, Found::Memory(object, _) if object.media.get().is_some());
-                if remembered {
-                    return Ok((found, None));
-                }
-                Timeline::beside(shared, &key, target, std::future::ready(Ok(found)), HIT_PATIENCE).await
+                Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await
             }
             (None, Some(media)) => Ok((cache::filled(shared, key, target, query).await?, media)),
             (None, None) => {
@@ -98,7 +125,7 @@ impl Service {
         }
     }
 
-    async fn answer(&self, session: &mut Session, exchange: &Exchange) -> Result<()> {
+    async fn answer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let refusal = match self.find(&session.req_header().method, exchange).await {
             Ok((found, media)) => match respond::send(&self.shared, session, exchange, found, media).await? {
                 Ok(()) => return Ok(()),
@@ -142,12 +169,16 @@ impl ProxyHttp for Service {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        if let Some(prepared) = downstream(session).and_then(Downstream::take_prepared) {
+            *exchange = prepared;
+        }
         self.bind(session, exchange);
         if session.req_header().method == Method::OPTIONS {
             respond::preflight(session, &self.shared.allowed_methods(exchange)).await?;
             return Ok(true);
         }
-        match self.admit(session.req_header(), exchange) {
+        let admitted = exchange.admitted.take();
+        match admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange)) {
             Ok(Course::Here) => self.answer(session, exchange).await?,
             Ok(Course::Upstream) => return Ok(false),
             Err(refusal) => respond::refuse(&self.shared, session, exchange, &refusal).await?,

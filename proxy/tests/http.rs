@@ -158,6 +158,76 @@ async fn requests_that_come_in_one_packet_are_all_answered_in_order() {
     assert_eq!(client.answer(false).await.body, b"second");
 }
 
+/// A request with `Content-Length: 0` takes Pingora's way, one without the connection's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_says_the_same_on_either_way() {
+    let house = house().await;
+    let file = versioned("a128/seg-00000.m4s");
+    house.origin.track(&file, Behaviour::Serve(pattern(5_000)));
+    let mut client = house.client().await;
+    assert_eq!(client.get(&target(&file)).await.header("cache-status"), Some("segue; fwd=miss; stored"));
+    for (headers, status) in [
+        ("", 200),
+        ("Range: bytes=10-19\r\n", 206),
+        ("If-None-Match: \"v1\"\r\n", 304),
+        ("Range: bytes=5000-\r\n", 416),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let direct = client.request(method, &target(&file), headers).await;
+            let through = client.request(method, &target(&file), &format!("{headers}Content-Length: 0\r\n")).await;
+            let lines = |head: &str| {
+                let kept = |line: &&str| !line.starts_with("age:") && !line.starts_with("date:");
+                let head = head.to_ascii_lowercase();
+                let mut lines: Vec<_> = head.lines().filter(kept).map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(lines(&direct.head), lines(&through.head), "{method} {headers}");
+            assert!(direct.header("date").is_some(), "{method} {headers}");
+            assert_eq!(direct.body, through.body, "{method} {headers}");
+            let expected = if method == "HEAD" && matches!(status, 206 | 416) { 200 } else { status };
+            assert_eq!(direct.status, expected, "{method} {headers}");
+            client = house.client().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_come_in_pieces_or_together_are_hits_all_the_same() {
+    let house = house().await;
+    let file = versioned("a128/seg-00000.m4s");
+    house.origin.track(&file, Behaviour::Serve(pattern(700)));
+    let mut client = house.client().await;
+    client.get(&target(&file)).await;
+    let one = format!("GET {} HTTP/1.1\r\nHost: e\r\n\r\n", target(&file));
+    let miss = format!("GET {} HTTP/1.1\r\nHost: e\r\n\r\n", target("nothing.jpg"));
+    let all = format!("{one}{one}{miss}{one}");
+    for piece in [all.len(), 1_000, 333, 100] {
+        for bytes in all.as_bytes().chunks(piece) {
+            client.send(bytes).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        for status in [200, 200, 404, 200] {
+            let answer = client.answer(false).await;
+            assert_eq!(answer.status, status, "{piece}");
+            assert!(status == 404 || answer.body == pattern(700), "{piece}");
+        }
+    }
+    assert_eq!(house.facts_when(13).await.len(), 13, "one miss and twelve hits, each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_idles_is_let_go_after_hits_too() {
+    let house = house_with(|config| config.connections.idle_timeout = Duration::from_millis(300)).await;
+    house.origin.track("a.jpg", Behaviour::Serve(b"first".to_vec()));
+    let mut client = house.client().await;
+    for _ in 0..5 {
+        assert_eq!(client.get(&target("a.jpg")).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(3), client.is_closed()).await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http_1_0_client_gets_a_whole_answer_and_a_closed_connection() {
     let house = house().await;

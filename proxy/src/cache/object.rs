@@ -42,6 +42,8 @@ pub(crate) struct Object {
     pub(crate) since: Instant,
     /// Its place in the track, once it is known.
     pub(crate) media: OnceLock<Media>,
+    /// The lines of its head that are the same in every whole answer from memory, once there was one.
+    pub(crate) head: OnceLock<Box<[u8]>>,
 }
 
 impl Meta {
@@ -135,13 +137,13 @@ fn is_entity_tag(value: &[u8]) -> bool {
 
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
-        Self { meta, body, since, media: OnceLock::new() }
+        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new() }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.
     pub(crate) fn renewed(&self, meta: Meta, since: Instant) -> Self {
         let meta = Meta { length: Some(self.body.len() as u64), ..meta };
-        Self { meta, body: self.body.clone(), since, media: self.media.clone() }
+        Self { media: self.media.clone(), ..Self::new(meta, self.body.clone(), since) }
     }
 
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
@@ -159,8 +161,8 @@ impl Object {
     }
 
     pub(crate) fn weight(&self) -> u64 {
-        // What is allocated beside the body: the object, its header values, the cache's own entry.
-        self.body.len() as u64 + size_of::<Self>() as u64 + 512
+        // What is allocated beside the body: the object, its header values and lines, the cache's own entry.
+        self.body.len() as u64 + size_of::<Self>() as u64 + 1024
     }
 }
 

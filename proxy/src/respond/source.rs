@@ -10,7 +10,7 @@ use crate::fill::FillReader;
 use crate::refusal::{OriginFailure, Refusal};
 
 /// The largest part: what a client must accept within one write time-out.
-const PART_MAX: usize = 256 * 1024;
+pub(super) const PART_MAX: usize = 256 * 1024;
 
 /// One write.
 pub(super) struct Part {
