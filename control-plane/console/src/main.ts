@@ -52,7 +52,8 @@ function start(token: string): void {
     },
     {
       onChange: () => render(),
-      onTrack: (track) => library.put(track),
+      asking: () => library.ask(),
+      onTrack: (track, asked) => library.answered(track, asked),
       onJob: (job) => library.putJob(job),
       onRemoved: (track) => library.drop(track),
     },
@@ -99,7 +100,7 @@ function start(token: string): void {
     switch (event.event) {
       case 'track':
         announce(library.get((data as Track).track), data as Track);
-        library.put(data as Track);
+        library.told(data as Track);
         break;
       case 'track-deleted': {
         const { track } = data as { track: string };

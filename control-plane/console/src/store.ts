@@ -1,6 +1,11 @@
 /**
  * The library as this page knows it. The server's word replaces ours whole,
  * track by track; nothing here is added up, so nothing can drift.
+ *
+ * The word comes two ways, as answers and as live events, on connections of
+ * their own: an answer may be read after an event that is newer. So an answer
+ * counts only where no event about its track came since it was asked for;
+ * otherwise the server is asked again.
  */
 
 import type { Api } from './api';
@@ -14,6 +19,10 @@ export class Library {
   private jobs = new Map<string, Job>();
   private readonly watchers = new Set<() => void>();
   private readonly refreshing = new Map<string, ReturnType<typeof setTimeout>>();
+  /** Counts events; the moment that a question is asked at. */
+  private moment = 0;
+  /** When the last event about a track came, since the last whole list. */
+  private readonly heard = new Map<string, number>();
   /** Until the first list has come, "empty" is not known. */
   listed = false;
 
@@ -25,10 +34,21 @@ export class Library {
   }
 
   async relist(): Promise<void> {
+    const asked = this.ask();
     const [tracks, jobs] = await Promise.all([this.api.tracks(), this.api.jobs()]);
-    this.tracks = new Map(tracks.map((track) => [track.track, track]));
-    this.jobs = new Map();
-    for (const job of jobs) this.keepJob(job);
+    const listed = new Map(tracks.map((track) => [track.track, track]));
+    for (const [id, moment] of this.heard) {
+      if (moment <= asked) {
+        this.heard.delete(id);
+        continue;
+      }
+      const known = this.tracks.get(id);
+      if (known) listed.set(id, known);
+      else listed.delete(id);
+    }
+    this.tracks = listed;
+    for (const id of this.jobs.keys()) if (!listed.has(id)) this.jobs.delete(id);
+    for (const job of jobs) if (listed.has(job.track)) this.keepJob(job);
     this.listed = true;
     this.changed();
   }
@@ -47,7 +67,24 @@ export class Library {
     return this.jobs.get(id);
   }
 
-  put(track: Track): void {
+  /** The moment to hand to `answered` with what is asked for now. */
+  ask(): number {
+    return this.moment;
+  }
+
+  /** What an event says of a track: events come in order, so it is the newest word. */
+  told(track: Track): void {
+    this.hear(track.track);
+    this.tracks.set(track.track, track);
+    this.changed();
+  }
+
+  /** What an answer says of a track that was asked for at `asked`. */
+  answered(track: Track, asked: number): void {
+    if ((this.heard.get(track.track) ?? 0) > asked) {
+      this.refresh(track.track);
+      return;
+    }
     this.tracks.set(track.track, track);
     this.changed();
   }
@@ -57,7 +94,9 @@ export class Library {
     this.changed();
   }
 
+  /** The track is gone, as an event says or as this page did it. */
   drop(id: string): void {
+    this.hear(id);
     if (this.tracks.delete(id)) this.changed();
     this.jobs.delete(id);
   }
@@ -69,8 +108,9 @@ export class Library {
       id,
       setTimeout(() => {
         this.refreshing.delete(id);
+        const asked = this.ask();
         this.api.track(id).then(
-          (track) => this.put(track),
+          (track) => this.answered(track, asked),
           (error: unknown) => {
             if ((error as { status?: number }).status === 404) this.drop(id);
             // Otherwise the next event, or the list after a reconnect, brings it.
@@ -80,9 +120,16 @@ export class Library {
     );
   }
 
+  private hear(id: string): void {
+    this.moment += 1;
+    this.heard.set(id, this.moment);
+  }
+
+  /** Keeps the newest job of a track, and of one job the newest state. */
   private keepJob(job: Job): void {
     const known = this.jobs.get(job.track);
-    if (!known || known.job === job.job || job.created_ms >= known.created_ms) this.jobs.set(job.track, job);
+    const newer = known?.job === job.job ? job.updated_ms >= known.updated_ms : !known || job.created_ms >= known.created_ms;
+    if (newer) this.jobs.set(job.track, job);
   }
 
   private changed(): void {

@@ -23,7 +23,7 @@ function bench(overrides: Partial<UploadSteps> = {}) {
     remove: vi.fn(async () => undefined),
     ...overrides,
   };
-  const watch = { onChange: vi.fn(), onTrack: vi.fn(), onJob: vi.fn(), onRemoved: vi.fn() };
+  const watch = { onChange: vi.fn(), asking: vi.fn(() => 0), onTrack: vi.fn(), onJob: vi.fn(), onRemoved: vi.fn() };
   return { queue: new UploadQueue(steps, watch, 2), steps, watch, sending };
 }
 

@@ -33,7 +33,9 @@ export interface UploadSteps {
 
 export interface UploadWatch {
   onChange(): void;
-  onTrack(track: Track): void;
+  /** The moment of a question, handed back with its answer. */
+  asking(): number;
+  onTrack(track: Track, asked: number): void;
   onJob(job: Job): void;
   onRemoved(track: string): void;
 }
@@ -124,13 +126,14 @@ export class UploadQueue {
     item.state = 'creating';
     this.watch.onChange();
     try {
+      const asked = this.watch.asking();
       const { track, upload } = await this.steps.create(item.file);
       item.track = track.track;
       if (abort.signal.aborted) {
         this.forgetTrack(item);
         return;
       }
-      this.watch.onTrack(track);
+      this.watch.onTrack(track, asked);
       item.state = 'sending';
       this.watch.onChange();
       const onProgress = (sent: number) => {
@@ -141,11 +144,12 @@ export class UploadQueue {
       item.state = 'finishing';
       item.sent = item.file.size;
       this.watch.onChange();
+      const finishing = this.watch.asking();
       const done = await this.steps.finish(track.track);
       if (abort.signal.aborted) return;
       const at = this.items.indexOf(item);
       if (at >= 0) this.items.splice(at, 1);
-      this.watch.onTrack(done.track);
+      this.watch.onTrack(done.track, finishing);
       this.watch.onJob(done.job);
     } catch (error) {
       if (abort.signal.aborted) return;

@@ -82,8 +82,9 @@ export class PlayerView {
     setIcon(this.muteIcon, audio.muted || audio.volume === 0 ? 'muted' : 'volume');
     setAttr(this.mute, 'aria-label', audio.muted ? 'Unmute' : 'Mute');
     void this.wave.load(`${track.track}/${track.version ?? ''}`, track.waveform, (track.duration_ms ?? 0) / 1000, async () => {
+      const asked = this.app.library.ask();
       const fresh = await this.app.api.track(track.track);
-      this.app.library.put(fresh);
+      this.app.library.answered(fresh, asked);
       return fresh.waveform;
     });
     this.tick();
