@@ -51,6 +51,9 @@ impl Hit {
         let media = looked.place?;
         let length = object.body.len() as u64;
         let plan = plan_for(asked.method, asked.headers, &object.meta, length).ok()?;
+        if plan.parts.is_some() {
+            return None;
+        }
         let window = plan.window.filter(|_| *asked.method != Method::HEAD);
         let body = match window {
             Some(window) => {
@@ -61,12 +64,11 @@ impl Hit {
             None => Bytes::new(),
         };
         let _step = tracing::trace_span!("respond").entered();
-        write_head(out, object, length, &plan, *state, keep_alive);
-        let range = plan.window.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
+        write_head(out, object, &plan, *state, keep_alive);
         let delivered = Delivered {
             status: plan.status.as_u16(),
             bytes: body.len() as u64,
-            range: range.map(|window| [window.first, window.last(), window.total]),
+            range: plan.range(),
             state: *state,
             media: place(object, media),
             ttfb_ms: exchange.elapsed_ms(),
@@ -87,13 +89,24 @@ impl Hit {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, state: CacheState, keep_alive: bool) {
-    out.extend_from_slice(match plan.status {
-        StatusCode::PARTIAL_CONTENT => b"HTTP/1.1 206 Partial Content\r\n".as_slice(),
-        StatusCode::NOT_MODIFIED => b"HTTP/1.1 304 Not Modified\r\n",
-        _ => b"HTTP/1.1 200 OK\r\n",
-    });
-    let lines = |out: &mut Vec<u8>| head::of_object(&object.meta, length, plan, state, None).header_to_h1_wire(out);
+fn write_head(out: &mut Vec<u8>, object: &Object, plan: &Plan, state: CacheState, keep_alive: bool) {
+    match plan.status {
+        StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+        StatusCode::PARTIAL_CONTENT => out.extend_from_slice(b"HTTP/1.1 206 Partial Content\r\n"),
+        StatusCode::NOT_MODIFIED => out.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n"),
+        status => {
+            let line = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    let now = Instant::now();
+    let is_told = object.meta.http.is_some();
+    // What an HTTP origin allows is told with its remaining time, hence apart from the lines that stay the same.
+    let status = |ttl| head::cache_status(state, None, plan.status, ttl);
+    let lines = |out: &mut Vec<u8>| {
+        let status = (!is_told).then(|| status(None));
+        head::of_object(&object.meta, plan, status, None, false).header_to_h1_wire(out);
+    };
     if plan.status == StatusCode::OK && state == CacheState::HitMemory {
         out.extend_from_slice(object.head.get_or_init(|| {
             let mut kept = Vec::with_capacity(512);
@@ -105,11 +118,17 @@ fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, stat
     }
     if state != CacheState::Miss {
         out.extend_from_slice(b"Age: ");
-        out.extend_from_slice(itoa::Buffer::new().format(object.age(Instant::now())).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(object.age(now)).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date());
+    if is_told {
+        // Its own `Date` is among its lines.
+        out.extend_from_slice(b"Cache-Status: ");
+        out.extend_from_slice(status(Some(object.ttl(now))).as_bytes());
+    } else {
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(&date());
+    }
     let rest: &[u8] = if keep_alive { b"\r\nConnection: keep-alive\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" };
     out.extend_from_slice(rest);
 }
