@@ -4,31 +4,45 @@
 //! begun for what a fill has just put there; an object that is out of date is renewed by one request for all.
 //!
 //! On failure: while the origin fails, an object that is out of date by no more than `stale_if_error` still serves. It
-//! serves too where the origin takes longer than [`RENEWAL_PATIENCE`]; the fill goes on and brings the new one.
+//! serves too where the origin takes longer than [`RENEWAL_PATIENCE`]; the fill goes on and brings the new one. Who
+//! waits beyond the bounds (`waiters`, `wait`) is told to come back, and asks the origin nothing.
 
+mod directives;
+mod how;
 mod key;
 mod memfile;
 mod memory;
 mod object;
+pub(crate) mod policy;
+mod vary;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, StatusCode};
 use segue_events::CacheState;
 
 use crate::edge::Shared;
 use crate::fill::{Fill, FillReader, Head};
+use crate::origin::OriginAnswer;
 use crate::refusal::{OriginFailure, Refusal};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
+use directives::RequestDirectives;
 
+pub(crate) use how::{Forward, How};
 pub(crate) use key::{Key, KeyRef};
 pub(crate) use memfile::{MemFile, MemFiles};
 pub(crate) use memory::{Memory, Stored};
-pub(crate) use object::{Meta, Object};
+pub(crate) use object::{Meta, Object, Use};
+pub(crate) use vary::Variants;
 
 /// How long a request waits for a newer object while it has one that may serve.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
+/// Fills at once. Each holds a table entry and a task; what they read has a bound of its own.
+const FILLS_MAX: usize = 8192;
+/// How often a request may learn that what it waited for is another variant than its own.
+const VARIANT_ROUNDS: usize = 4;
 
 /// Where the bytes come from.
 pub(crate) enum Found {
@@ -38,26 +52,59 @@ pub(crate) enum Found {
     Filling(Arc<Meta>, FillReader, CacheState),
     /// It is not for the cache: the request goes to the origin by itself.
     Pass,
+    /// It is not for the cache, and this request's own answer is at hand.
+    Handed(Box<OriginAnswer>),
 }
 
 /// The key of what `target` asks for. `query` counts for HTTP origins alone.
 pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, query: Option<&'k str>) -> KeyRef<'k> {
     let generation = snapshot.generation(target.track());
     let route = shared.routes.get(target.route).map_or(0, |route| route.index);
-    KeyRef { route, generation, path: target.path.as_str(), query }
+    KeyRef { route, generation, path: target.path.as_str(), query, variant: None }
 }
 
-/// What is fresh in memory at `now`, without waiting for anything.
+/// What is fresh in memory at `now`, without waiting for anything; for requests of the edge's own.
 pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
+    look(shared, key, None, &HeaderMap::new(), now).map(|found| found.and_then(good))
+}
+
+/// What is fresh in memory at `now` for a client with these headers. Waits for nothing. `target` is looked at for what
+/// clients may demand; requests of the edge's own demand nothing.
+pub(crate) fn look(
+    shared: &Shared,
+    key: KeyRef<'_>,
+    target: Option<&Target>,
+    headers: &HeaderMap,
+    now: Instant,
+) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
+    let served = |object: &Arc<Object>| is_served(shared, object, now, target, headers);
     match shared.memory.get(key)? {
-        Stored::Object(object) if object.is_fresh(now) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
-        Stored::Missing { until } if now < until => Some(Err(Refusal::NotFound)),
-        _ => None,
+        Stored::Object(object) => served(&object).then_some(Ok(Found::Memory(object, CacheState::HitMemory))),
+        Stored::Missing { until } => (now < until).then_some(Err(Refusal::NotFound)),
+        Stored::Varies(variants) => {
+            let variant = variants.key(&Key::from(key), headers)?;
+            match shared.memory.get(variant.borrowed())? {
+                Stored::Object(object) if served(&object) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
+                _ => None,
+            }
+        }
     }
 }
 
-/// Joins the fill of `key`, or begins it, and waits for its head.
+fn is_served(shared: &Shared, object: &Object, now: Instant, target: Option<&Target>, headers: &HeaderMap) -> bool {
+    if !object.is_fresh(now) {
+        return false;
+    }
+    let cache = &shared.config.cache;
+    let is_asked = match target {
+        Some(_) => cache.client_directives.unwrap_or(object.meta.http.is_some()),
+        None => false,
+    };
+    !is_asked || object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
+}
+
+/// Joins the fill of `key`, or begins it, and waits for its head; for requests of the edge's own.
 ///
 /// # Errors
 /// Whatever kept the origin from giving the object.
@@ -67,57 +114,224 @@ pub(crate) async fn filled(
     target: &Target,
     query: Option<&str>,
 ) -> Result<Found, Refusal> {
-    if shared.memory.passes(&key) {
-        return Ok(Found::Pass);
-    }
-    let mut stale = None;
-    let mut begun = false;
-    let usable = |object: &Arc<Object>| object.is_usable(Instant::now(), shared.config.cache.stale_if_error);
-    let reader = {
-        let mut fills = shared.fills.lock();
-        match shared.memory.get(key.borrowed()) {
-            Some(Stored::Object(object)) if object.is_fresh(Instant::now()) => {
-                return Ok(Found::Memory(object, CacheState::Coalesced));
-            }
-            Some(Stored::Object(object)) if usable(&object) && shared.memory.rests(&key) => {
-                return Ok(Found::Memory(object, CacheState::Stale));
-            }
-            Some(Stored::Object(object)) => stale = Some(object),
-            Some(Stored::Missing { until }) if Instant::now() < until => return Err(Refusal::NotFound),
-            _ => {}
-        }
-        match fills.get(&key) {
-            Some(fill) => FillReader::new(Arc::clone(fill)),
-            None => {
-                let fill = Fill::begin(shared, key.clone(), target, query, stale.clone())?;
-                begun = true;
-                let reader = FillReader::new(Arc::clone(&fill));
-                fills.insert(key.clone(), fill);
-                reader
-            }
-        }
+    good(served(shared, key, target, query, None).await?.0)
+}
+
+/// What the edge itself can use: an object, or none.
+fn good(found: Found) -> Result<Found, Refusal> {
+    let status = match &found {
+        Found::Memory(object, _) => object.status(),
+        Found::Filling(meta, ..) => meta.status(),
+        Found::Pass | Found::Handed(_) => StatusCode::OK,
     };
-    let state = if begun { CacheState::Miss } else { CacheState::Coalesced };
-    let Some(stale) = stale.filter(usable) else { return settled(reader, state).await };
-    let found = tokio::time::timeout(RENEWAL_PATIENCE, settled(reader, state)).await;
-    match found.unwrap_or(Err(OriginFailure::Timeout.into())) {
-        Err(Refusal::NotFound) => Err(Refusal::NotFound),
-        Err(_) => {
-            shared.memory.not_renewed(key);
-            Ok(Found::Memory(stale, CacheState::Stale))
-        }
-        found => found,
+    match (status, found) {
+        (StatusCode::OK, Found::Handed(_)) => Ok(Found::Pass),
+        (StatusCode::OK, found) => Ok(found),
+        (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(Refusal::NotFound),
+        _ => Err(OriginFailure::NotAnObject.into()),
     }
 }
 
-/// What a fill's head says, once it is there.
-async fn settled(mut reader: FillReader, state: CacheState) -> Result<Found, Refusal> {
-    match reader.head().await? {
-        Head::Object(meta) if meta.length.is_some() => Ok(Found::Filling(meta, reader, state)),
-        // Without a declared length the end is known only when it is there, and clients are told the truth at once.
-        Head::Object(_) => Ok(Found::Memory(reader.whole().await?, state)),
-        Head::Renewed(object) => Ok(Found::Memory(object, state)),
-        Head::Missing => Err(Refusal::NotFound),
-        Head::Pass => Ok(Found::Pass),
+/// As [`filled`], for a client's request with these headers, and how it came about.
+///
+/// # Errors
+/// As [`filled`], and [`Refusal::NotCached`] where the client wants nothing but what is at hand.
+pub(crate) async fn served(
+    shared: &Arc<Shared>,
+    key: Key,
+    target: &Target,
+    query: Option<&str>,
+    headers: Option<&HeaderMap>,
+) -> Result<(Found, How), Refusal> {
+    let primary = key.primary().unwrap_or(key);
+    let asks = match headers {
+        Some(headers) if heeds(shared, target)? => RequestDirectives::read(headers),
+        _ => RequestDirectives::default(),
+    };
+    let none = HeaderMap::new();
+    let request = Request { target, query, asks, headers: headers.unwrap_or(&none), is_ours: headers.is_none() };
+    for _ in 0..VARIANT_ROUNDS {
+        if let Some(found) = once(shared, &primary, &request).await? {
+            return Ok(found);
+        }
+    }
+    // Its URL selects by something that changes faster than it can be fetched.
+    Ok((Found::Pass, How::new(Forward::Bypass)))
+}
+
+/// Whether clients of this target's origin may demand something of the cache.
+fn heeds(shared: &Shared, target: &Target) -> Result<bool, Refusal> {
+    let route = shared.routes.get(target.route).ok_or(Refusal::NoRoute)?;
+    let origin = shared.origins.get(route.origin).ok_or(Refusal::Internal)?;
+    Ok(shared.config.cache.client_directives.unwrap_or(!origin.is_s3()))
+}
+
+struct Request<'r> {
+    target: &'r Target,
+    query: Option<&'r str>,
+    asks: RequestDirectives,
+    headers: &'r HeaderMap,
+    is_ours: bool,
+}
+
+/// What a request waits for.
+struct Waiting {
+    reader: FillReader,
+    key: Key,
+    begun: bool,
+    how: How,
+    /// What may serve if the origin fails.
+    stale: Option<Arc<Object>>,
+}
+
+/// What can be decided without waiting.
+enum Decided {
+    Found(Found, How),
+    Waiting(Waiting),
+}
+
+/// `None`: the fill brought another variant; the request starts over.
+async fn once(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<Option<(Found, How)>, Refusal> {
+    if shared.memory.passes(primary) {
+        return match request.asks.only_if_cached {
+            true => Err(Refusal::NotCached),
+            false => Ok(Some((Found::Pass, How::new(Forward::Bypass)))),
+        };
+    }
+    let Waiting { reader, key, begun, how, stale } = match decide(shared, primary, request)? {
+        Decided::Found(found, how) => return Ok(Some((found, how))),
+        Decided::Waiting(waiting) => waiting,
+    };
+    let _waiter = reader.wait_in_line(shared.config.cache.waiters).ok_or_else(|| {
+        shared.metrics.waiters_refused.add(1);
+        Refusal::Overloaded
+    })?;
+    let Some(stale) = stale else {
+        let patience = shared.config.cache.wait;
+        let settled = tokio::time::timeout(patience, settled(reader, primary, request, begun, how)).await;
+        return settled.unwrap_or_else(|_| {
+            shared.metrics.waiters_refused.add(1);
+            Err(Refusal::Overloaded)
+        });
+    };
+    match tokio::time::timeout(RENEWAL_PATIENCE, settled(reader, primary, request, begun, how)).await {
+        Ok(Err(Refusal::NotFound)) => Err(Refusal::NotFound),
+        Ok(Err(_)) | Err(_) => {
+            shared.memory.not_renewed(key);
+            Ok(Some((Found::Memory(stale, CacheState::Stale), How::stale("stale-if-error"))))
+        }
+        Ok(found) => found,
+    }
+}
+
+/// Looks once more, under the lock of the table of fills, and joins or begins a fill.
+fn decide(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<Decided, Refusal> {
+    let now = Instant::now();
+    let cache = &shared.config.cache;
+    let asks = &request.asks;
+    let mut fills = shared.fills.lock();
+    let (key, stored, known) = match shared.memory.get(primary.borrowed()) {
+        Some(Stored::Varies(variants)) => match variants.key(primary, request.headers) {
+            Some(key) => {
+                let stored = shared.memory.get(key.borrowed());
+                (key, stored, Forward::VaryMiss)
+            }
+            None => return Ok(Decided::Found(Found::Pass, How::new(Forward::Bypass))),
+        },
+        stored => (primary.clone(), stored, Forward::Miss),
+    };
+    let mut previous = None;
+    let mut stale = None;
+    let mut forward = known;
+    match stored {
+        Some(Stored::Object(object)) => match object.use_for(now, asks, cache) {
+            Use::Fresh if object.is_fresh(now) => {
+                return Ok(Decided::Found(Found::Memory(object, CacheState::Coalesced), How::hit()));
+            }
+            Use::Fresh => {
+                return Ok(Decided::Found(Found::Memory(object, CacheState::Stale), How::stale("max-stale")));
+            }
+            Use::WhileRenewed => {
+                if !fills.contains_key(&key) && !shared.memory.rests(&key) && fills.len() < FILLS_MAX {
+                    let fill = Fill::begin(shared, key.clone(), request.into(), Some(Arc::clone(&object)));
+                    fills.extend(fill.ok().map(|fill| (key, fill)));
+                }
+                let how = How::stale("stale-while-revalidate");
+                return Ok(Decided::Found(Found::Memory(object, CacheState::Stale), how));
+            }
+            Use::OnError if shared.memory.rests(&key) && !asks.only_if_cached => {
+                return Ok(Decided::Found(Found::Memory(object, CacheState::Stale), How::stale("stale-if-error")));
+            }
+            usable => {
+                forward = if object.is_fresh(now) { Forward::Request } else { Forward::Stale };
+                stale = (usable == Use::OnError).then(|| Arc::clone(&object));
+                previous = Some(object);
+            }
+        },
+        Some(Stored::Missing { until }) if now < until => return Err(Refusal::NotFound),
+        _ => {}
+    }
+    if asks.only_if_cached {
+        return Err(Refusal::NotCached);
+    }
+    if asks.no_store && !request.is_ours {
+        return Ok(Decided::Found(Found::Pass, How::new(Forward::Request)));
+    }
+    let (reader, begun) = match fills.get(&key) {
+        Some(fill) => (FillReader::new(Arc::clone(fill)), false),
+        None if fills.len() >= FILLS_MAX => {
+            shared.metrics.waiters_refused.add(1);
+            return Err(Refusal::Overloaded);
+        }
+        None => {
+            let fill = Fill::begin(shared, key.clone(), request.into(), previous)?;
+            let reader = FillReader::new(Arc::clone(&fill));
+            fills.insert(key.clone(), fill);
+            (reader, true)
+        }
+    };
+    Ok(Decided::Waiting(Waiting { reader, key, begun, how: How::new(forward), stale }))
+}
+
+/// What a fill's head says, once it is there. `None`: it is another variant than the request's.
+async fn settled(
+    mut reader: FillReader,
+    primary: &Key,
+    request: &Request<'_>,
+    begun: bool,
+    how: How,
+) -> Result<Option<(Found, How)>, Refusal> {
+    let state = if begun { CacheState::Miss } else { CacheState::Coalesced };
+    let head = reader.head().await?;
+    let detail = reader.is_by_fallback().then_some("fallback");
+    let how = How { collapsed: !begun, detail, ..how };
+    if !begun && !reader.is_for(primary, request.headers) {
+        return Ok(None);
+    }
+    Ok(Some(match head {
+        Head::Object { meta, stored } => {
+            let how = How { stored, status: Some(meta.status()), ..how };
+            match meta.length {
+                Some(_) => (Found::Filling(meta, reader, state), how),
+                // Without a declared length the end is known only when it is there, and clients are told the truth at once.
+                None => (Found::Memory(reader.whole().await?, state), how),
+            }
+        }
+        Head::Renewed(object) => {
+            let how = How { stored: true, status: Some(StatusCode::NOT_MODIFIED), ..how };
+            (Found::Memory(object, state), how)
+        }
+        Head::Missing => return Err(Refusal::NotFound),
+        // The answer is the one to the request that began the fill, and nobody else's.
+        Head::Pass => match if begun { reader.take_handed() } else { None } {
+            Some(answer) => (Found::Handed(answer), how),
+            None => (Found::Pass, how),
+        },
+    }))
+}
+
+impl<'r> From<&Request<'r>> for crate::fill::Asked<'r> {
+    fn from(request: &Request<'r>) -> Self {
+        Self { target: request.target, query: request.query, headers: (!request.is_ours).then_some(request.headers) }
     }
 }

@@ -71,6 +71,16 @@ pub struct CacheConfig {
     pub ttl: TtlConfig,
     /// How long past its freshness an object may still be served when the origin fails (`stale_if_error`).
     pub stale_if_error: Duration,
+    /// How long past its freshness an object is served while one request renews it (`stale_while_revalidate`). Where an
+    /// HTTP origin states a lifetime, it alone says whether it may be outlived.
+    pub stale_while_revalidate: Duration,
+    /// Whether clients' `Cache-Control` is obeyed (`client_directives`). Unless set: for HTTP origins, as RFC 9111 has
+    /// it, and not for S3, where `no-cache` in the hands of any client would make each request one at the bucket.
+    pub client_directives: Option<bool>,
+    /// Requests that may wait for one object (`waiters`); further ones are told to come back.
+    pub waiters: usize,
+    /// How long a request may wait for an object's head (`wait`), whatever the origin does.
+    pub wait: Duration,
     /// What clients are told (`[cache.control]`).
     pub control: ControlConfig,
 }
@@ -135,6 +145,12 @@ impl Default for CacheConfig {
             in_flight: 128 << 20,
             ttl: TtlConfig::default(),
             stale_if_error: Duration::from_secs(600),
+            // As long again as an alias is fresh: nobody waits for the bucket while a track is being listened to.
+            stale_while_revalidate: Duration::from_secs(10),
+            client_directives: None,
+            // A crowd on one cold segment, four times over; each takes a connection and a task.
+            waiters: 4096,
+            wait: Duration::from_secs(30),
             control: ControlConfig::default(),
         }
     }
@@ -215,6 +231,7 @@ impl EdgeConfig {
             }
             config.origins.insert(name.clone(), OriginConfig::read(&origins.section(&name), false));
         }
+        check_fallbacks(&root, &config);
         read_routes(&root, &mut config);
         read_cache(&root.section("cache"), &mut config.cache);
         let tickets = root.section("tickets");
@@ -232,6 +249,24 @@ impl RouteConfig {
     /// `/hls/{track}/`, stored in the default origin under the same name.
     pub fn contract() -> Self {
         Self { host: None, path: "/hls/{track}/".to_owned(), origin: DEFAULT_ORIGIN.to_owned(), prefix: None }
+    }
+}
+
+/// A fallback is another origin of the same kind: what an answer means depends on it.
+fn check_fallbacks(root: &Section<'_>, config: &EdgeConfig) {
+    for (name, origin) in &config.origins {
+        let Some(fallback) = &origin.fallback else { continue };
+        let section =
+            if name == DEFAULT_ORIGIN { root.section("origin") } else { root.section("origins").section(name) };
+        match config.origins.get(fallback) {
+            None => section.problem("fallback", format!("there is no [origins.{fallback}]")),
+            Some(_) if fallback == name => section.problem("fallback", "an origin cannot stand in for itself"),
+            Some(other) if !other.kind.is_like(&origin.kind) => {
+                section
+                    .problem("fallback", format!("[origins.{fallback}] is of another kind; use an origin of the same"));
+            }
+            Some(_) => {}
+        }
     }
 }
 
@@ -259,6 +294,16 @@ fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
     cache.max_object = section.or("max_object", Size(cache.max_object)).0;
     cache.in_flight = section.or("in_flight", Size(cache.in_flight)).0;
     cache.stale_if_error = section.or("stale_if_error", Span(cache.stale_if_error)).0;
+    cache.stale_while_revalidate = section.or("stale_while_revalidate", Span(cache.stale_while_revalidate)).0;
+    cache.client_directives = section.get("client_directives");
+    cache.waiters = section.or("waiters", cache.waiters);
+    if cache.waiters == 0 {
+        section.problem("waiters", "whoever asks first waits too; use 1 or more");
+    }
+    cache.wait = section.or("wait", Span(cache.wait)).0;
+    if cache.wait.is_zero() {
+        section.problem("wait", "must be longer than 0s, or no object could ever be fetched");
+    }
     if cache.max_object > cache.memory {
         section.problem("max_object", "an object of this size does not fit into `memory`; lower it or raise `memory`");
     }

@@ -256,7 +256,7 @@ impl Connection {
         if !is_here {
             return None;
         }
-        let looked = self.service.look(asked.method, exchange).ok()?;
+        let looked = self.service.look(asked, exchange).ok()?;
         let hit = Hit::compose(self.service.shared(), exchange, asked, &looked, way, out);
         exchange.looked = if hit.is_none() { Some(looked) } else { None };
         hit

@@ -263,6 +263,12 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         let origin = Origin::new(name, origin.clone(), tasks.clone(), Arc::clone(&metrics));
         origins.push(Arc::new(origin.map_err(wrong(&format!("[origins.{name}]")))?));
     }
+    for (name, origin) in &config.origins {
+        let found = |name: &String| places.get(name).and_then(|place| origins.get(*place));
+        if let (Some(origin), Some(fallback)) = (found(name), origin.fallback.as_ref().and_then(found)) {
+            origin.fall_back_to(fallback);
+        }
+    }
     let mut routes = Vec::new();
     for (index, route) in (0_u16..).zip(&config.routes) {
         let what = format!("[[route]] {}", route.path);

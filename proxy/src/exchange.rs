@@ -9,6 +9,7 @@ use pingora_http::RequestHeader;
 use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::cache::How;
 use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
@@ -56,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) admitted: Option<Result<Course, Refusal>>,
     /// What the connection found in memory before it left the request to Pingora; taken once.
     pub(crate) looked: Option<Looked>,
+    /// How what was found came about, where the cache had to do more than look.
+    pub(crate) how: Option<How>,
     /// The origin's turn, while a request goes through Pingora's own upstream path.
     pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
@@ -72,6 +75,7 @@ impl Exchange {
             query: None,
             admitted: None,
             looked: None,
+            how: None,
             turn: None,
         }
     }

@@ -58,7 +58,9 @@ impl Delivery {
     ) -> Self {
         let asked = asked.into();
         let (Some(events), Some(target)) = (&shared.events, &exchange.target) else { return Self::None };
-        if !target.kind.is_media() || *asked.method != http::Method::GET {
+        // An HTTP origin's redirects and errors are answers, and no deliveries.
+        let is_delivery = matches!(delivered.status, 200 | 206 | 304);
+        if !target.kind.is_media() || *asked.method != http::Method::GET || !is_delivery {
             return Self::None;
         }
         let _step = tracing::trace_span!("fact").entered();

@@ -11,22 +11,24 @@
 //! is cached. A panic in the task counts as failure (the guard's drop).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::cache::{Key, Meta, Object, Stored};
+use crate::cache::{Key, Meta, Object, Stored, Variants};
 use crate::edge::Shared;
 use crate::lock::Mutex;
-use crate::origin::{Origin, OriginAnswer, OriginBody, Want};
+use crate::origin::{Checks, Mismatch, Origin, OriginAnswer, OriginBody, Want};
 use crate::refusal::{OriginFailure, Refusal};
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Timeline;
+
+mod told;
 
 /// Reservations are counted in units of this many bytes.
 pub(crate) const RESERVATION_UNIT: u64 = 4096;
@@ -34,8 +36,8 @@ pub(crate) const RESERVATION_UNIT: u64 = 4096;
 /// What the origin's head says.
 #[derive(Clone)]
 pub(crate) enum Head {
-    /// An object follows.
-    Object(Arc<Meta>),
+    /// An object follows; whether it is kept beyond those who wait for it now.
+    Object { meta: Arc<Meta>, stored: bool },
     /// The object at hand is still the right one.
     Renewed(Arc<Object>),
     /// There is no such object.
@@ -50,6 +52,21 @@ struct State {
     pieces: Vec<Bytes>,
     end: Option<Result<(), Refusal>>,
     object: Option<Arc<Object>>,
+    /// Where the URL has variants: all of them, and the one that this is.
+    variant: Option<(Arc<Variants>, Key)>,
+    /// The origin's answer to the request that began the fill, where it is not for the cache.
+    handed: Option<Box<OriginAnswer>>,
+    /// The origin failed, and its fallback answered.
+    by_fallback: bool,
+}
+
+/// What a fill asks for, and in whose name. `headers`: the client's, which an HTTP origin may see; `None` for requests
+/// of the edge's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'r> {
+    pub(crate) target: &'r Target,
+    pub(crate) query: Option<&'r str>,
+    pub(crate) headers: Option<&'r HeaderMap>,
 }
 
 /// What the task and its readers share.
@@ -58,6 +75,17 @@ pub(crate) struct Fill {
     changed: watch::Sender<()>,
     /// The object was changed after the fill began. Set and read under the lock of the table of fills.
     outdated: AtomicBool,
+    /// How many requests wait for its head.
+    waiting: AtomicUsize,
+}
+
+/// A place among those who wait for a fill's head; its drop gives it up.
+pub(crate) struct Waiter(Arc<Fill>);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Fill {
@@ -69,10 +97,10 @@ impl Fill {
     pub(crate) fn begin(
         shared: &Arc<Shared>,
         key: Key,
-        target: &Target,
-        query: Option<&str>,
+        asked: Asked<'_>,
         previous: Option<Arc<Object>>,
     ) -> Result<Arc<Self>, Refusal> {
+        let Asked { target, query, headers } = asked;
         if shared.tasks.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
@@ -84,7 +112,9 @@ impl Fill {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             outdated: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         });
+        let client = headers.filter(|_| !origin.is_s3()).cloned().unwrap_or_default();
         let job = Job {
             fill: Arc::clone(&fill),
             shared: Arc::clone(shared),
@@ -94,6 +124,7 @@ impl Fill {
             query: query.map(Into::into),
             target,
             previous,
+            client,
         };
         let span = tracing::trace_span!("fill");
         shared.tasks.spawn(job.run().instrument(span));
@@ -136,6 +167,31 @@ impl FillReader {
                 return Err(Refusal::Internal);
             }
         }
+    }
+
+    /// Takes a place among those who wait for the head; `None` where there are `max` already.
+    pub(crate) fn wait_in_line(&self, max: usize) -> Option<Waiter> {
+        let before = self.fill.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiter = Waiter(Arc::clone(&self.fill));
+        (before < max).then_some(waiter)
+    }
+
+    /// Whether what the fill brings is the variant that a request with these headers asks for. Known with the head.
+    pub(crate) fn is_for(&self, primary: &Key, headers: &HeaderMap) -> bool {
+        match &self.fill.state.lock().variant {
+            Some((variants, key)) => variants.key(primary, headers).as_ref() == Some(key),
+            None => true,
+        }
+    }
+
+    /// Whether the origin's fallback answered. Known with the head.
+    pub(crate) fn is_by_fallback(&self) -> bool {
+        self.fill.state.lock().by_fallback
+    }
+
+    /// The origin's answer, where it is not for the cache. Once, and for the request that began the fill.
+    pub(crate) fn take_handed(&self) -> Option<Box<OriginAnswer>> {
+        self.fill.state.lock().handed.take()
     }
 
     /// The head, as soon as it is there.
@@ -195,6 +251,8 @@ struct Job {
     query: Option<Box<str>>,
     target: Target,
     previous: Option<Arc<Object>>,
+    /// The headers of the client whose request began it; none for S3, which sees nothing of clients.
+    client: HeaderMap,
 }
 
 impl Job {
@@ -204,39 +262,52 @@ impl Job {
         let ended = self.fetch().await;
         if ended.is_err() {
             self.shared.metrics.fills_failed.add(1);
+            if self.previous.is_some() {
+                self.shared.memory.not_renewed(self.key.clone());
+            }
         }
         self.fill.update(|state| state.end = Some(ended));
     }
 
     async fn fetch(&self) -> Result<(), Refusal> {
-        let conditions = self.conditions();
-        let want = Want { key: &self.object_key, query: self.query.as_deref(), headers: &conditions };
-        let OriginAnswer { status, head, body } = self.origin.get(&want).await?;
+        let mut answer = self.ask(&self.conditions()).await?;
+        if answer.status == StatusCode::NOT_MODIFIED && !self.confirms(&answer) {
+            // It confirms another state than ours (RFC 9111, section 4.3.4): the whole object, then.
+            answer.body.discard().await;
+            answer = self.ask(&[]).await?;
+        }
+        if answer.by_fallback {
+            self.fill.update(|state| state.by_fallback = true);
+        }
+        if self.origin.is_s3() { self.take_stored(answer).await } else { self.take_told(answer).await }
+    }
+
+    async fn ask(&self, conditions: &[(HeaderName, HeaderValue)]) -> Result<OriginAnswer, Refusal> {
+        let mut headers = self.forwarded();
+        headers.extend_from_slice(conditions);
+        let want = Want { key: &self.object_key, query: self.query.as_deref(), headers: &headers };
+        self.origin.get(&want).await
+    }
+
+    /// Takes an answer of S3: an object, the word that ours is still the right one, or that there is none.
+    async fn take_stored(&self, answer: OriginAnswer) -> Result<(), Refusal> {
+        let OriginAnswer { status, head, body, asked, by_fallback } = answer;
         let since = Instant::now();
+        let cache = &self.shared.config.cache;
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => {
-                let until = since + self.shared.config.cache.ttl.missing;
-                self.store(Stored::Missing { until });
+                self.store(&self.key, Stored::Missing { until: since + cache.ttl.missing });
                 self.publish(Head::Missing);
                 body.discard().await;
                 return Ok(());
             }
             StatusCode::NOT_MODIFIED => {
                 let Some(previous) = &self.previous else { return Err(OriginFailure::NotAnObject.into()) };
-                let cache = &self.shared.config.cache;
-                let Some(meta) = Meta::read(&head, &self.target, cache, self.origin.is_s3()) else {
-                    return self.pass();
-                };
-                // A 304 need not repeat what has not changed (RFC 9111, section 4.3.4).
-                let mut kept = previous.meta.clone();
-                if self.origin.is_s3() || [CACHE_CONTROL, EXPIRES].iter().any(|name| head.headers.contains_key(name)) {
-                    kept.fresh_for = meta.fresh_for;
-                } else {
-                    kept.fresh_for = kept.fresh_for.saturating_add(kept.initial_age).saturating_sub(meta.initial_age);
-                }
-                kept.initial_age = meta.initial_age;
+                let Some(meta) = Meta::read(&head, &self.target, cache) else { return Err(Refusal::Internal) };
+                // A 304 need not repeat what has not changed.
+                let kept = Meta { fresh_for: meta.fresh_for, ..previous.meta.clone() };
                 let object = Arc::new(previous.renewed(kept, since));
-                self.store(Stored::Object(Arc::clone(&object)));
+                self.store(&self.key, Stored::Object(Arc::clone(&object)));
                 self.publish(Head::Renewed(object));
                 body.discard().await;
                 return Ok(());
@@ -248,33 +319,56 @@ impl Job {
             tracing::warn!(origin = self.origin.name, key = self.object_key, "an error document came under status 200");
             return Err(OriginFailure::NotAnObject.into());
         }
-        let Some(meta) = Meta::read(&head, &self.target, &self.shared.config.cache, self.origin.is_s3()) else {
-            return self.pass();
-        };
+        let Some(meta) = Meta::read(&head, &self.target, cache) else { return Err(Refusal::Internal) };
         let max = self.shared.config.cache.max_object;
         if meta.length.is_some_and(|length| length > max) {
-            return self.pass();
+            return self.pass(OriginAnswer { status, head, body, asked, by_fallback }, true);
         }
+        let mut checks = Checks::of_s3(&head, self.origin.config.verify_etag);
+        if body_may_be_an_error(&self.target) {
+            checks = checks.refuse_error_document();
+        }
+        self.bring(meta, body, since, checks, Some(self.key.clone())).await
+    }
+
+    /// Tells those who wait of the object, reads it, and puts it under `key`, if there is one.
+    async fn bring(
+        &self,
+        meta: Meta,
+        body: OriginBody,
+        since: Instant,
+        checks: Checks,
+        key: Option<Key>,
+    ) -> Result<(), Refusal> {
+        let max = self.shared.config.cache.max_object;
         // Held until the bytes have become an object of the cache, which has its own bound.
         let reserved = meta.length.unwrap_or(max).div_ceil(RESERVATION_UNIT).max(1);
         let units = u32::try_from(reserved).unwrap_or(u32::MAX);
         let patience = self.origin.config.queue_timeout;
         let reservation = tokio::time::timeout(patience, self.shared.in_flight.acquire_many(units)).await;
         let Ok(Ok(_reservation)) = reservation else { return Err(Refusal::Overloaded) };
-        self.publish(Head::Object(Arc::new(meta.clone())));
-        let object = self.read(meta, body, since, max).await?;
-        self.keep(object);
+        self.publish(Head::Object { meta: Arc::new(meta.clone()), stored: key.is_some() });
+        let object = self.read(meta, body, since, max, checks).await?;
+        self.keep(object, key.as_ref());
         Ok(())
     }
 
     /// Reads the body to its end and checks it.
-    async fn read(&self, mut meta: Meta, mut body: OriginBody, since: Instant, max: u64) -> Result<Object, Refusal> {
+    async fn read(
+        &self,
+        mut meta: Meta,
+        mut body: OriginBody,
+        since: Instant,
+        max: u64,
+        mut checks: Checks,
+    ) -> Result<Object, Refusal> {
         let mut received = 0_u64;
         while let Some(piece) = body.piece().await? {
             received += piece.len() as u64;
+            checks.update(&piece).map_err(|problem| self.refuse_body(problem, received))?;
             if received > meta.length.unwrap_or(max) {
                 if meta.length.is_none() {
-                    self.shared.memory.pass(self.key.clone());
+                    self.shared.memory.pass(self.key.primary().unwrap_or_else(|| self.key.clone()));
                 }
                 tracing::warn!(
                     origin = self.origin.name,
@@ -296,6 +390,7 @@ impl Job {
             );
             return Err(OriginFailure::Broken.into());
         }
+        checks.finish().map_err(|problem| self.refuse_body(problem, received))?;
         meta.length = Some(received);
         // Only this task adds pieces, so the list is complete; it is joined outside of the lock.
         let pieces = self.fill.state.lock().pieces.clone();
@@ -312,22 +407,37 @@ impl Job {
         Ok(Object::new(meta, whole, since))
     }
 
+    fn refuse_body(&self, problem: Mismatch, received: u64) -> Refusal {
+        tracing::warn!(
+            origin = self.origin.name,
+            key = self.object_key,
+            received,
+            problem = problem.as_str(),
+            "a body is not the object"
+        );
+        self.shared.metrics.origin_error(&self.origin.name, problem.failure());
+        problem.failure().into()
+    }
+
     /// Puts a whole object where requests find it, and what it tells of other objects where facts find it.
-    fn keep(&self, object: Object) {
+    fn keep(&self, object: Object, key: Option<&Key>) {
         let object = Arc::new(object);
-        if matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master) {
+        let is_playlist = matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master);
+        if is_playlist && object.status() == StatusCode::OK {
             Timeline::learn(&self.shared.timelines, &self.key, &self.target, &object.body);
         }
-        self.store(Stored::Object(Arc::clone(&object)));
+        if let Some(key) = key {
+            self.store(key, Stored::Object(Arc::clone(&object)));
+        }
         self.fill.update(|state| state.object = Some(object));
     }
 
     /// Puts it into the memory, unless the object was changed meanwhile. The table's lock makes that one step: whoever
     /// changed the object either set the mark before, or forgets what is put here.
-    fn store(&self, stored: Stored) {
+    fn store(&self, key: &Key, stored: Stored) {
         let _fills = self.shared.fills.lock();
         if !self.fill.outdated.load(Ordering::Relaxed) {
-            self.shared.memory.put(self.key.clone(), stored);
+            self.shared.memory.put(key.clone(), stored);
         }
     }
 
@@ -335,8 +445,12 @@ impl Job {
         self.fill.update(|state| state.head = Some(head));
     }
 
-    fn pass(&self) -> Result<(), Refusal> {
-        self.shared.memory.pass(self.key.clone());
+    /// The answer is for the client whose request brought it. `lasting`: so will the next ones be.
+    fn pass(&self, answer: OriginAnswer, lasting: bool) -> Result<(), Refusal> {
+        if lasting {
+            self.shared.memory.pass(self.key.primary().unwrap_or_else(|| self.key.clone()));
+        }
+        self.fill.update(|state| state.handed = Some(Box::new(answer)));
         self.publish(Head::Pass);
         Ok(())
     }
@@ -360,6 +474,11 @@ impl Job {
         let expected = content_type(self.target.file());
         self.origin.is_s3() && is_document && expected != "application/octet-stream"
     }
+}
+
+/// Whether an XML document in place of this object's bytes would be an error's: what HLS plays is none.
+fn body_may_be_an_error(target: &Target) -> bool {
+    !matches!(target.kind, ObjectKind::Other)
 }
 
 impl Drop for Job {

@@ -18,6 +18,7 @@ mod edge;
 mod exchange;
 mod fact;
 mod fill;
+mod hop;
 mod listener;
 mod lock;
 mod metrics;

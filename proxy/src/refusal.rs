@@ -36,6 +36,9 @@ pub(crate) enum Refusal {
     /// A bound of ours is reached (bytes in flight, waiting for the origin's turn).
     #[error("the edge is at its limit; try again shortly")]
     Overloaded,
+    /// The client wants nothing but what is at hand (RFC 9111, section 5.2.1.7).
+    #[error("the object is not in the cache")]
+    NotCached,
     /// The edge is going down and starts no new work.
     #[error("the edge is restarting; try again shortly")]
     ShuttingDown,
@@ -59,6 +62,8 @@ pub(crate) enum OriginFailure {
     NotAnObject,
     /// The body ended early, went on too long, or changed on the way.
     Broken,
+    /// It kept failing and is left alone for a while.
+    CircuitOpen,
 }
 
 impl OriginFailure {
@@ -71,6 +76,7 @@ impl OriginFailure {
             Self::Unavailable => "origin-unavailable",
             Self::NotAnObject => "origin-not-an-object",
             Self::Broken => "origin-broken",
+            Self::CircuitOpen => "origin-circuit-open",
         }
     }
 
@@ -82,6 +88,7 @@ impl OriginFailure {
             Self::Unavailable => "the origin is not available",
             Self::NotAnObject => "the origin gave an answer that is not an object",
             Self::Broken => "the origin's answer was not whole",
+            Self::CircuitOpen => "the origin keeps failing and is left alone for a moment; try again shortly",
         }
     }
 
@@ -104,6 +111,7 @@ impl Refusal {
             Self::RangeNotSatisfiable(_) => "range-not-satisfiable",
             Self::Origin(failure) => failure.kind(),
             Self::Overloaded => "overloaded",
+            Self::NotCached => "not-cached",
             Self::ShuttingDown => "shutting-down",
             Self::Internal => "internal",
         }
@@ -118,7 +126,8 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Origin(OriginFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Origin(OriginFailure::Timeout) | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::Origin(OriginFailure::CircuitOpen) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Origin(_) => StatusCode::BAD_GATEWAY,
             Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,6 +9,7 @@
 pub(crate) mod conditions;
 mod head;
 pub(crate) mod hit;
+mod multipart;
 mod pass;
 pub(crate) mod range;
 mod refuse;
@@ -17,6 +18,7 @@ mod source;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::RANGE;
 use http::{HeaderMap, Method, StatusCode};
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
@@ -24,7 +26,7 @@ use pingora_proxy::Session;
 use segue_events::CacheState;
 use tracing::Instrument;
 
-use crate::cache::{Found, Meta, Object};
+use crate::cache::{Forward, Found, Meta, Object};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact::{Delivered, Delivery};
@@ -32,7 +34,8 @@ use crate::fill::FillReader;
 use crate::refusal::Refusal;
 use crate::timeline::Media;
 use conditions::Verdict;
-use range::Window;
+use multipart::Multipart;
+use range::{Selected, Window};
 use source::Source;
 
 pub(crate) use head::preflight;
@@ -91,8 +94,30 @@ impl Drop for Open<'_> {
 /// How the answer is cut out of an object.
 struct Plan {
     status: StatusCode,
-    /// `None`: no body is sent.
+    /// `None`: no body is sent, or several parts are.
     window: Option<Window>,
+    parts: Option<Multipart>,
+}
+
+impl Plan {
+    fn of(status: StatusCode, window: Option<Window>) -> Self {
+        Self { status, window, parts: None }
+    }
+
+    /// Bytes of the body.
+    fn length(&self) -> u64 {
+        match &self.parts {
+            Some(parts) => parts.length(),
+            None => self.window.map_or(0, Window::length),
+        }
+    }
+
+    /// What of the object a partial answer holds; of several parts the largest.
+    fn range(&self) -> Option<[u64; 3]> {
+        let window = self.parts.as_ref().map_or(self.window, Multipart::largest);
+        let window = window.filter(|_| self.status == StatusCode::PARTIAL_CONTENT)?;
+        Some([window.first, window.last(), window.total])
+    }
 }
 
 /// Sends what was found.
@@ -118,28 +143,54 @@ async fn deliver(
     media: Option<Media>,
 ) -> Result<Result<(), Refusal>, Cut> {
     match found {
-        Found::Memory(object, state) => {
-            let length = object.body.len() as u64;
-            let plan = match plan(session, &object.meta, length) {
-                Ok(plan) => plan,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let age = if state == CacheState::Miss { None } else { Some(object.age(Instant::now())) };
-            let media = place(&object, media);
-            let header = head::of_object(&object.meta, length, &plan, state, age);
-            let source = Source::memory(&object.body, plan.window);
-            transfer(shared, session, exchange, header, source, &plan, state, media).await
-        }
+        Found::Memory(object, state) => memory(shared, session, exchange, &object, state, media).await,
         Found::Filling(meta, reader, state) => filling(shared, session, exchange, (&meta, reader), state, media).await,
         Found::Pass => pass::through(shared, session, exchange, media).await,
+        // It came to a request without ranges and conditions; they are the origin's to decide.
+        Found::Handed(answer) if answer.status == StatusCode::OK && !pass::is_plain(session) => {
+            drop(answer);
+            pass::through(shared, session, exchange, media).await
+        }
+        Found::Handed(answer) => pass::on(shared, session, exchange, *answer, media).await,
     }
+}
+
+async fn memory(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    exchange: &Exchange,
+    object: &Object,
+    state: CacheState,
+    media: Option<Media>,
+) -> Result<Result<(), Refusal>, Cut> {
+    let plan = match plan(session, &object.meta, object.body.len() as u64) {
+        Ok(plan) => plan,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let now = Instant::now();
+    let is_first = state == CacheState::Miss;
+    let age = Some(object.age(now)).filter(|age| !is_first || *age > 0);
+    let media = place(object, media);
+    let is_told = object.meta.http.is_some() || state == CacheState::Stale;
+    let ttl =
+        exchange.how.as_ref().map_or(is_told, |how| how.forward == Forward::No && is_told).then(|| object.ttl(now));
+    let status = head::cache_status(state, exchange.how.as_ref(), plan.status, ttl);
+    let header = head::of_object(&object.meta, &plan, Some(status), age, is_first);
+    let source = match &plan.parts {
+        Some(parts) => match parts.pieces(&object.body) {
+            Some(left) => Source::Pieces { left },
+            None => return Ok(Err(Refusal::Internal)),
+        },
+        None => Source::memory(&object.body, plan.window),
+    };
+    transfer(shared, session, exchange, header, source, &plan, state, media).await
 }
 
 async fn filling(
     shared: &Arc<Shared>,
     session: &mut Session,
     exchange: &Exchange,
-    (meta, reader): (&Meta, FillReader),
+    (meta, mut reader): (&Meta, FillReader),
     state: CacheState,
     media: Option<Media>,
 ) -> Result<Result<(), Refusal>, Cut> {
@@ -148,7 +199,16 @@ async fn filling(
         Ok(plan) => plan,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let header = head::of_object(meta, length, &plan, state, None);
+    if plan.parts.is_some() {
+        // Parts may come in any order: they are cut when all of it is there and verified.
+        return match reader.whole().await {
+            Ok(object) => memory(shared, session, exchange, &object, state, media).await,
+            Err(refusal) => Ok(Err(refusal)),
+        };
+    }
+    let age = Some(meta.initial_age.as_secs()).filter(|age| *age > 0);
+    let status = head::cache_status(state, exchange.how.as_ref(), plan.status, None);
+    let header = head::of_object(meta, &plan, Some(status), age, state == CacheState::Miss);
     let source = Source::fill(reader, plan.window, length);
     transfer(shared, session, exchange, header, source, &plan, state, media).await
 }
@@ -168,19 +228,27 @@ fn plan(session: &Session, meta: &Meta, length: u64) -> Result<Plan, Refusal> {
 }
 
 fn plan_for(method: &Method, headers: &HeaderMap, meta: &Meta, length: u64) -> Result<Plan, Refusal> {
+    let status = meta.status();
+    if status != StatusCode::OK {
+        // Conditions and ranges speak of an object, not of a redirect or an error (RFC 9110, section 13.2.1).
+        return Ok(Plan::of(status, Some(Window::whole(length))));
+    }
     match conditions::judge(headers, meta) {
-        Verdict::NotModified => return Ok(Plan { status: StatusCode::NOT_MODIFIED, window: None }),
+        Verdict::NotModified => return Ok(Plan::of(StatusCode::NOT_MODIFIED, None)),
         Verdict::Failed => return Err(Refusal::PreconditionFailed),
         Verdict::Go => {}
     }
     // Range is defined for GET alone (RFC 9110, section 14.2).
-    let window = if *method == Method::GET && conditions::range_applies(headers, meta) {
-        range::select(headers, length)?
-    } else {
-        None
-    };
-    let status = if window.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    Ok(Plan { status, window: window.or(Some(Window::whole(length))) })
+    if *method != Method::GET || !headers.contains_key(RANGE) || !conditions::range_applies(headers, meta) {
+        return Ok(Plan::of(StatusCode::OK, Some(Window::whole(length))));
+    }
+    Ok(match range::select(headers, length)? {
+        Selected::All => Plan::of(StatusCode::OK, Some(Window::whole(length))),
+        Selected::One(window) => Plan::of(StatusCode::PARTIAL_CONTENT, Some(window)),
+        Selected::Several(windows) => {
+            Plan { parts: Some(Multipart::new(windows, meta)?), ..Plan::of(StatusCode::PARTIAL_CONTENT, None) }
+        }
+    })
 }
 
 /// Writes head and body, with the fact noted before the last write and settled after it.
@@ -196,12 +264,11 @@ async fn transfer(
     media: Option<Media>,
 ) -> Result<Result<(), Refusal>, Cut> {
     let is_head = session.req_header().method == Method::HEAD;
-    let bytes = plan.window.filter(|_| !is_head).map(|window| window.length());
-    let range = plan.window.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
+    let bytes = Some(plan.length()).filter(|_| !is_head);
     let mut delivered = Delivered {
         status: plan.status.as_u16(),
         bytes: bytes.unwrap_or(0),
-        range: range.map(|window| [window.first, window.last(), window.total]),
+        range: plan.range(),
         state,
         media,
         ttfb_ms: 0,

@@ -141,6 +141,24 @@ impl Route {
             None => path.trim_start_matches('/').to_owned(),
         }
     }
+
+    /// What stands under `key` at the origin: the way back of [`Route::key`]. `place` is the route's own.
+    pub(crate) fn target_of(&self, place: usize, key: &str) -> Option<Target> {
+        let path = match &self.prefix {
+            Some(prefix) => {
+                let (before, after) = prefix.split_once("{track}")?;
+                let rest = key.strip_prefix(before)?;
+                let (track, _) = rest.split_once('/')?;
+                let file = rest.get(track.len()..)?.strip_prefix(after)?;
+                format!("{}{track}{}{file}", self.pattern.before, self.pattern.after)
+            }
+            None => format!("/{key}"),
+        };
+        let path = CanonicalPath::parse(&path).ok()?;
+        let (track, file) = self.pattern.find(path.as_str())?;
+        let kind = ObjectKind::of(path.as_str().get(file..)?);
+        Some(Target { route: place, path, kind, track, file })
+    }
 }
 
 /// What a request asks for.

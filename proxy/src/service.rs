@@ -92,43 +92,47 @@ impl Service {
     }
 
     /// What the memory holds. Waits for nothing.
-    pub(crate) fn look(&self, method: &Method, exchange: &Exchange) -> Result<Looked, Refusal> {
+    pub(crate) fn look<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &Exchange) -> Result<Looked, Refusal> {
+        let asked = asked.into();
         let shared = &self.shared;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
-        let fresh = cache::fresh(shared, key, exchange.started);
+        let fresh = cache::look(shared, key, Some(target), asked.headers, exchange.started);
         let place = match &fresh {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
-            _ => Timeline::known(shared, method, key, target),
+            _ => Timeline::known(shared, asked.method, key, target),
         };
         Ok(Looked { fresh, place })
     }
 
     /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
-    async fn find(&self, method: &Method, exchange: &mut Exchange) -> Result<(Found, Option<Media>), Refusal> {
+    async fn find(&self, header: &RequestHeader, exchange: &mut Exchange) -> Result<(Found, Option<Media>), Refusal> {
         let shared = &self.shared;
         let Looked { fresh, place } = match exchange.looked.take() {
             Some(looked) => looked,
-            None => self.look(method, exchange)?,
+            None => self.look(header, exchange)?,
         };
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
         let key = Key::from(cache::key(shared, &exchange.snapshot, target, query));
+        let how = &mut exchange.how;
+        let filled = async {
+            let (found, came) = cache::served(shared, key.clone(), target, query, Some(&header.headers)).await?;
+            *how = Some(came);
+            Ok(found)
+        };
         match (fresh, place) {
             (Some(found), Some(media)) => Ok((found?, media)),
             (Some(found), None) => {
                 Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await
             }
-            (None, Some(media)) => Ok((cache::filled(shared, key, target, query).await?, media)),
-            (None, None) => {
-                let filled = cache::filled(shared, key.clone(), target, query);
-                Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await
-            }
+            (None, Some(media)) => Ok((filled.await?, media)),
+            (None, None) => Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await,
         }
     }
 
     async fn answer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        let refusal = match self.find(&session.req_header().method, exchange).await {
+        let refusal = match self.find(session.req_header(), exchange).await {
             Ok((found, media)) => match respond::send(&self.shared, session, exchange, found, media).await? {
                 Ok(()) => return Ok(()),
                 Err(refusal) => refusal,
@@ -208,7 +212,7 @@ impl ProxyHttp for Service {
         exchange: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_success() || response.status.is_redirection() {
-            upstream::invalidate(&self.shared, exchange);
+            upstream::invalidate(&self.shared, exchange, &response.headers);
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
 use segue_signing::{Refusal, TicketCache, Verified};
 use url::form_urlencoded;
 
@@ -28,6 +28,23 @@ const SIGNED_URL: [&str; 3] = ["kid", "exp", "sig"];
 /// Whether a query parameter carries a ticket or a part of a signed URL.
 pub(crate) fn is_carrier(parameter: &str) -> bool {
     parameter == TICKET || SIGNED_URL.contains(&parameter)
+}
+
+/// Whether this `Authorization` is of the scheme that carries tickets.
+pub(crate) fn is_bearer(authorization: &HeaderValue) -> bool {
+    let scheme = authorization.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"bearer")
+}
+
+/// The cookies that are not ours, as one header.
+pub(crate) fn other_cookies(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut kept = Vec::new();
+    for value in headers.get_all(COOKIE) {
+        let Ok(value) = value.to_str() else { continue };
+        let ours = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| name.trim() == COOKIE_NAME);
+        kept.extend(value.split(';').map(str::trim).filter(|pair| !pair.is_empty() && !ours(pair)));
+    }
+    if kept.is_empty() { None } else { HeaderValue::try_from(kept.join("; ")).ok() }
 }
 
 /// What the request shows to be let in.
@@ -142,8 +159,6 @@ fn query(query: &str) -> Result<Proof<'_>, Refusal> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {

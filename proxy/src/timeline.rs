@@ -235,7 +235,7 @@ async fn playlist(
     let object = match found {
         Ok(Found::Memory(object, _)) => object,
         Ok(Found::Filling(_, mut reader, _)) => reader.whole().await?,
-        Ok(Found::Pass) | Err(Refusal::NotFound) => return Ok(None),
+        Ok(Found::Pass | Found::Handed(_)) | Err(Refusal::NotFound) => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
     // The object may have outlived its timeline.

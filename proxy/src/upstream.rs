@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_LOCATION, COOKIE, LOCATION};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
 use pingora_http::RequestHeader;
@@ -19,6 +20,7 @@ use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::origin::Origin;
 use crate::refusal::{OriginFailure, Refusal};
+use crate::route::Target;
 use crate::ticket;
 
 /// The origin of a request that has its target.
@@ -27,6 +29,9 @@ pub(crate) fn origin<'s>(shared: &'s Shared, exchange: &Exchange) -> Result<&'s 
     let route = shared.routes.get(target.route).ok_or(Refusal::NoRoute)?;
     shared.origins.get(route.origin).ok_or(Refusal::Internal)
 }
+
+/// A host that is nobody's (RFC 2606, section 2): what a reference without a host of its own is resolved against.
+const NOBODY: &str = "origin.invalid";
 
 /// What a player tells of itself in the query (CTA-5004); it differs with every request and says nothing of the object.
 const CMCD: &str = "CMCD";
@@ -61,14 +66,12 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
     let key = route.key(target.path.as_str(), target.track(), target.file());
     let path = origin.target(&key, exchange.query.as_deref());
     request.set_raw_path(path.as_bytes()).map_err(|_| Refusal::Internal)?;
-    let everything = !origin.is_s3() && origin.config.methods.iter().any(|method| method == "*");
-    let bearer = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let carried =
-        bearer.is_some_and(|value| value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")));
+    let everything = origin.forwards_everything();
+    let carried = request.headers.get_all(AUTHORIZATION).iter().any(ticket::is_bearer);
     if !everything || carried {
         request.remove_header(&AUTHORIZATION);
     }
-    let cookies = if everything { other_cookies(request) } else { None };
+    let cookies = if everything { ticket::other_cookies(&request.headers) } else { None };
     request.remove_header(&COOKIE);
     if let Some(cookies) = cookies {
         request.insert_header(COOKIE, cookies).map_err(|_| Refusal::Internal)?;
@@ -81,28 +84,42 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
     origin.authorize(request)
 }
 
-fn other_cookies(request: &RequestHeader) -> Option<String> {
-    let mut kept = Vec::new();
-    for value in request.headers.get_all(COOKIE) {
-        let Ok(value) = value.to_str() else { continue };
-        kept.extend(value.split(';').map(str::trim).filter(|pair| !pair.starts_with("segue=") && !pair.is_empty()));
+/// Forgets what the request may have changed: its own object, and what the answer's `Location` and `Content-Location`
+/// name at the same origin, all variants of each.
+pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange, answer: &HeaderMap) {
+    let Some(target) = &exchange.target else { return };
+    let own =
+        [exchange.query.as_deref(), None].map(|query| cache::key(shared, &exchange.snapshot, target, query).into());
+    let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
+        let value = answer.get(name)?.to_str().ok()?;
+        let (target, query) = named(shared, exchange, target, value)?;
+        Some(cache::key(shared, &exchange.snapshot, &target, query.as_deref()).into())
+    });
+    let keys: Vec<Key> = own.into_iter().chain(named).collect();
+    let mut fills = shared.fills.lock();
+    // A fill that runs may bring what was there before.
+    fills.retain(|running, fill| {
+        let is_of = keys.iter().any(|key| running == key || running.primary().as_ref() == Some(key));
+        if is_of {
+            fill.outdate();
+        }
+        !is_of
+    });
+    for key in &keys {
+        shared.memory.forget(key);
     }
-    (!kept.is_empty()).then(|| kept.join("; "))
 }
 
-/// Forgets what the request may have changed.
-pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange) {
-    if let Some(target) = &exchange.target {
-        let mut fills = shared.fills.lock();
-        for query in [exchange.query.as_deref(), None] {
-            let key = Key::from(cache::key(shared, &exchange.snapshot, target, query));
-            // A fill that runs may bring what was there before.
-            if let Some(fill) = fills.remove(&key) {
-                fill.outdate();
-            }
-            shared.memory.forget(&key);
-        }
-    }
+/// What a reference of the origin names here; `None` where that is another origin's, or of no route like the request's.
+fn named(shared: &Shared, exchange: &Exchange, target: &Target, reference: &str) -> Option<(Target, Option<String>)> {
+    let origin = origin(shared, exchange).ok()?;
+    let route = shared.routes.get(target.route)?;
+    let asked = origin.target(&route.key(target.path.as_str(), target.track(), target.file()), None);
+    let base = url::Url::parse(&format!("http://{NOBODY}{asked}")).ok()?;
+    let named = base.join(reference).ok()?;
+    let authority = Some(named.authority()).filter(|authority| *authority != NOBODY);
+    let key = origin.key_of(authority, named.path())?;
+    Some((route.target_of(target.route, key)?, query(origin, named.query())))
 }
 
 /// Pingora's failure on the upstream path as one of ours.

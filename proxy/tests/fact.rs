@@ -267,7 +267,7 @@ async fn operators_see_counts_and_can_purge() {
         admin.answer(false).await
     };
     assert_eq!(purge("wrong").await.status, 401);
-    assert_eq!(house.get(&file).await.header("cache-status"), Some("segue; hit; detail=memory"));
+    assert_eq!(house.get(&file).await.cache_status(), "segue; hit; detail=memory");
     assert_eq!(purge("operator").await.status, 200);
     assert_eq!(house.get(&file).await.header("cache-status"), Some("segue; fwd=miss; stored"));
     assert_eq!(house.origin.count(&file), 2);

@@ -34,8 +34,6 @@ async fn ranges_are_cut_from_a_miss_and_from_a_hit() {
     let outside = client.request("GET", &target(&file), "Range: bytes=300000-\r\n").await;
     assert_eq!((outside.status, outside.header("content-range")), (416, Some("bytes */300000")));
     assert_eq!(outside.reason(), "range-not-satisfiable");
-    let several = client.request("GET", &target(&file), "Range: bytes=0-1,5-6\r\n").await;
-    assert_eq!((several.status, several.body.len()), (200, 300_000));
     let changed = client.request("GET", &target(&file), "Range: bytes=0-1\r\nIf-Range: \"v0\"\r\n").await;
     assert_eq!((changed.status, changed.body.len()), (200, 300_000));
     let same = client.request("GET", &target(&file), "Range: bytes=0-1\r\nIf-Range: \"v1\"\r\n").await;
@@ -179,7 +177,8 @@ async fn a_hit_says_the_same_on_either_way() {
             let direct = client.request(method, &target(&file), headers).await;
             let through = client.request(method, &target(&file), &format!("{headers}Content-Length: 0\r\n")).await;
             let lines = |head: &str| {
-                let kept = |line: &&str| !line.starts_with("age:") && !line.starts_with("date:");
+                let apart = ["age:", "date:", "cache-status:"];
+                let kept = |line: &&str| !apart.iter().any(|name| line.starts_with(name));
                 let head = head.to_ascii_lowercase();
                 let mut lines: Vec<_> = head.lines().filter(kept).map(str::to_owned).collect();
                 lines.sort();
@@ -187,6 +186,7 @@ async fn a_hit_says_the_same_on_either_way() {
             };
             assert_eq!(lines(&direct.head), lines(&through.head), "{method} {headers}");
             assert!(direct.header("date").is_some(), "{method} {headers}");
+            assert_eq!(direct.cache_status(), through.cache_status(), "{method} {headers}");
             assert_eq!(direct.body, through.body, "{method} {headers}");
             let expected = if method == "HEAD" && matches!(status, 206 | 416) { 200 } else { status };
             assert_eq!(direct.status, expected, "{method} {headers}");

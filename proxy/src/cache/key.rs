@@ -1,4 +1,5 @@
-//! The one key function: route, canonical path, purge generation of the track, and for HTTP origins the query.
+//! The one key function: route, canonical path, purge generation of the track, and for HTTP origins the query
+//! and, where the origin says `Vary`, what the request says under the headers that it names.
 //!
 //! Invariants: a ticket is never part of it; raising a track's generation makes every older key of it unreachable,
 //! in memory and in fills that still run.
@@ -12,6 +13,8 @@ pub(crate) struct Key {
     generation: u64,
     path: Box<str>,
     query: Option<Box<str>>,
+    /// What the request's selecting headers say (`vary.rs`), where the URL has variants.
+    variant: Option<Box<str>>,
 }
 
 /// A key that owns nothing, for looking things up. It hashes as the [`Key`] of the same fields does: same fields, same
@@ -22,12 +25,13 @@ pub(crate) struct KeyRef<'k> {
     pub(super) generation: u64,
     pub(super) path: &'k str,
     pub(super) query: Option<&'k str>,
+    pub(super) variant: Option<&'k str>,
 }
 
 impl<'k> KeyRef<'k> {
     /// The same route and generation, another path, no query.
     pub(crate) fn sibling(self, path: &'k str) -> Self {
-        Self { path, query: None, ..self }
+        Self { path, query: None, variant: None, ..self }
     }
 }
 
@@ -39,28 +43,37 @@ impl Equivalent<Key> for KeyRef<'_> {
 
 impl From<KeyRef<'_>> for Key {
     fn from(key: KeyRef<'_>) -> Self {
-        Self::new(key.route, key.generation, key.path, key.query)
+        let KeyRef { route, generation, path, query, variant } = key;
+        Self { route, generation, path: path.into(), query: query.map(Into::into), variant: variant.map(Into::into) }
     }
 }
 
 impl Key {
     pub(crate) fn borrowed(&self) -> KeyRef<'_> {
-        let Self { route, generation, path, query } = self;
-        KeyRef { route: *route, generation: *generation, path, query: query.as_deref() }
-    }
-
-    pub(crate) fn new(route: u16, generation: u64, path: &str, query: Option<&str>) -> Self {
-        Self { route, generation, path: path.into(), query: query.map(Into::into) }
+        let Self { route, generation, path, query, variant } = self;
+        let (query, variant) = (query.as_deref(), variant.as_deref());
+        KeyRef { route: *route, generation: *generation, path, query, variant }
     }
 
     /// The same route and generation, another path, no query.
     pub(crate) fn sibling(&self, path: &str) -> Self {
-        Self { route: self.route, generation: self.generation, path: path.into(), query: None }
+        Self { route: self.route, generation: self.generation, path: path.into(), query: None, variant: None }
+    }
+
+    /// The same URL, as the requests ask for it that say `variant`.
+    pub(crate) fn variant(&self, variant: Box<str>) -> Self {
+        Self { variant: Some(variant), ..self.clone() }
+    }
+
+    /// The URL's own key; `None` where this is it.
+    pub(crate) fn primary(&self) -> Option<Self> {
+        self.variant.is_some().then(|| Self { variant: None, ..self.clone() })
     }
 
     /// Bytes that it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
-        (size_of::<Self>() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())) as u64
+        let optional = |part: &Option<Box<str>>| part.as_ref().map_or(0, |part| part.len());
+        (size_of::<Self>() + self.path.len() + optional(&self.query) + optional(&self.variant)) as u64
     }
 }
 
@@ -74,11 +87,13 @@ mod tests {
     fn a_borrowed_key_is_found_where_the_owned_one_lies() {
         let hasher = std::hash::RandomState::new();
         for query in [None, Some(""), Some("a=b")] {
-            let owned = Key::new(3, 7, "/hls/t/seg-00000.m4s", query);
+            let key = KeyRef { route: 3, generation: 7, path: "/hls/t/seg-00000.m4s", query, variant: None };
+            let owned = Key::from(key);
             assert_eq!(hasher.hash_one(&owned), hasher.hash_one(owned.borrowed()), "{query:?}");
             assert!(owned.borrowed().equivalent(&owned));
             assert_eq!(Key::from(owned.borrowed()), owned);
-            assert!(!owned.borrowed().equivalent(&Key::new(3, 8, "/hls/t/seg-00000.m4s", query)));
+            assert!(!owned.borrowed().equivalent(&owned.variant("v".into())));
+            assert!(!key.equivalent(&Key::from(KeyRef { generation: 8, ..key })));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::{Key, KeyRef, MemFile, MemFiles, Object};
+use super::{Key, KeyRef, MemFile, MemFiles, Object, Variants};
 use crate::config::CacheConfig;
 
 /// Keys that are known not to be for the cache (too large, private): so many are remembered.
@@ -29,6 +29,8 @@ pub(crate) enum Stored {
     Missing {
         until: Instant,
     },
+    /// The URL has variants, each under a key of its own.
+    Varies(Arc<Variants>),
 }
 
 #[derive(Clone)]
@@ -40,6 +42,7 @@ impl Weighter<Key, Stored> for ByBytes {
             + match stored {
                 Stored::Object(object) => object.weight(),
                 Stored::Missing { .. } => 64,
+                Stored::Varies(variants) => variants.weight(),
             }
     }
 }
@@ -81,13 +84,23 @@ impl Memory {
         self.objects.insert(key, stored);
     }
 
+    /// Forgets what is under `key`, and every variant of it.
     pub(crate) fn forget(&self, key: &Key) {
-        self.objects.remove(key);
+        if let Some((_, Stored::Varies(variants))) = self.objects.remove(key) {
+            for variant in variants.keys() {
+                self.objects.remove(&variant);
+            }
+        }
     }
 
     /// Remembers that `key` is not for the cache.
     pub(crate) fn pass(&self, key: Key) {
         self.passes.insert(key, Instant::now() + PASSES_FOR);
+    }
+
+    /// The key is one for the cache after all.
+    pub(crate) fn pass_no_more(&self, key: &Key) {
+        self.passes.remove(key);
     }
 
     pub(crate) fn passes(&self, key: &Key) -> bool {

@@ -1,17 +1,17 @@
 //! An object as it is kept and told of.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderValue,
-    LAST_MODIFIED, VARY,
-};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED};
 use pingora_http::ResponseHeader;
 
+use super::directives::RequestDirectives;
 use super::memfile;
+use super::policy::Policy;
 use crate::config::CacheConfig;
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Media;
@@ -33,6 +33,8 @@ pub(crate) struct Meta {
     pub(crate) fresh_for: Duration,
     /// How old it was then (RFC 9111, section 4.2.3).
     pub(crate) initial_age: Duration,
+    /// What an HTTP origin says beside it; `None` for S3.
+    pub(crate) http: Option<Arc<Policy>>,
 }
 
 /// An object in memory.
@@ -52,44 +54,31 @@ pub(crate) struct Object {
     pub(crate) head: OnceLock<Box<[u8]>>,
 }
 
+/// What an object is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// To be served.
+    Fresh,
+    /// To be served while one request renews it (RFC 5861, section 3).
+    WhileRenewed,
+    /// To be served if the origin fails (RFC 5861, section 4).
+    OnError,
+    /// To ask the origin whether it still holds, and for nothing else.
+    Condition,
+}
+
 impl Meta {
-    /// Reads an origin's head. `None` if the answer is not for a shared cache: `no-store`, `private` or
-    /// `Vary: *` (RFC 9111, section 3). Another `Vary` changes nothing: what the edge asks with is the same for all
-    /// clients. S3 sends no directives of its own.
-    pub(crate) fn read(head: &ResponseHeader, target: &Target, cache: &CacheConfig, s3: bool) -> Option<Self> {
+    /// The status under which it came.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.http.as_ref().map_or(StatusCode::OK, |policy| policy.status)
+    }
+
+    /// Reads what every object has; its lifetime is the configured one of its kind. S3 sends no directives of its own;
+    /// `policy.rs` goes on with those of an HTTP origin. `None` where the configured `Cache-Control` is no header value.
+    pub(crate) fn read(head: &ResponseHeader, target: &Target, cache: &CacheConfig) -> Option<Self> {
         let get = |name| head.headers.get(name);
         let text = |name| get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let immutable = target.version().is_some();
-        let mut fresh_for = ttl(target, cache);
-        let mut initial_age = Duration::ZERO;
-        if !s3 {
-            // Several lines are one list (RFC 9110, section 5.3).
-            let all = |name| head.headers.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
-            let directives = all(CACHE_CONTROL).collect::<Vec<_>>().join(",").to_ascii_lowercase();
-            let mut no_cache = false;
-            let mut shared_age = None;
-            let mut private_age = None;
-            for directive in directives.split(',').map(str::trim) {
-                let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
-                let seconds = || Some(delta_seconds(value.trim().trim_matches('"')));
-                match name.trim_end() {
-                    "no-store" | "private" => return None,
-                    "no-cache" => no_cache = true,
-                    "s-maxage" => shared_age = shared_age.or_else(seconds),
-                    "max-age" => private_age = private_age.or_else(seconds),
-                    _ => {}
-                }
-            }
-            if all(VARY).flat_map(|vary| vary.split(',')).any(|name| name.trim() == "*") {
-                return None;
-            }
-            let expires = || text(EXPIRES).map(|expires| lifetime(expires, text(DATE)));
-            fresh_for = shared_age.or(private_age).or_else(expires).unwrap_or(fresh_for);
-            if no_cache {
-                fresh_for = Duration::ZERO;
-            }
-            initial_age = text(AGE).and_then(|age| age.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
-        }
         let declared = get(CONTENT_TYPE).filter(|value| {
             !value.as_bytes().is_empty() && *value != "application/octet-stream" && *value != "binary/octet-stream"
         });
@@ -102,26 +91,21 @@ impl Meta {
                 Some((value.clone(), time))
             }),
             content_type: declared.cloned().unwrap_or_else(|| HeaderValue::from_static(content_type(target.file()))),
-            content_encoding: get(CONTENT_ENCODING).filter(|value| *value != "identity").cloned(),
+            content_encoding: content_encoding(get(CONTENT_ENCODING)),
             cache_control: HeaderValue::from_str(control).ok()?,
-            fresh_for: fresh_for.saturating_sub(initial_age),
-            initial_age,
+            fresh_for: ttl(target, cache),
+            initial_age: Duration::ZERO,
+            http: None,
         })
     }
 }
 
-/// Seconds of a directive (RFC 9111, section 1.2.2). What is not a number is stale (section 4.2.1).
-fn delta_seconds(text: &str) -> Duration {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let beyond = if is_number { 1 << 31 } else { 0 };
-    Duration::from_secs(text.parse().ok().filter(|_| is_number).unwrap_or(beyond))
-}
-
-/// From `Date` to `Expires` (RFC 9111, section 4.2.1); what is not a time, `0` above all, is in the past.
-fn lifetime(expires: &str, date: Option<&str>) -> Duration {
-    let date = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    let expires = httpdate::parse_http_date(expires).ok();
-    expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default()
+/// The coding of the bytes as clients get them. `aws-chunked` was one of the upload alone, which some S3 servers keep.
+fn content_encoding(declared: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let text = declared?.to_str().ok()?;
+    let of_the_bytes = |coding: &&str| !matches!(*coding, "" | "identity" | "aws-chunked");
+    let codings: Vec<_> = text.split(',').map(str::trim).filter(of_the_bytes).collect();
+    if codings.is_empty() { None } else { HeaderValue::try_from(codings.join(", ")).ok() }
 }
 
 /// The configured lifetime of what `target` names.
@@ -165,6 +149,7 @@ impl Object {
             cache_control: HeaderValue::from_static("private"),
             fresh_for: Duration::from_secs(60),
             initial_age: Duration::ZERO,
+            http: None,
         };
         Self::new(meta, body, Instant::now())
     }
@@ -173,9 +158,50 @@ impl Object {
         now.saturating_duration_since(self.since) < self.meta.fresh_for
     }
 
-    /// Whether it may still serve while the origin fails.
-    pub(crate) fn is_usable(&self, now: Instant, stale_for: Duration) -> bool {
-        now.saturating_duration_since(self.since) < self.meta.fresh_for.saturating_add(stale_for)
+    /// What it is good for, for a client that asks so.
+    pub(crate) fn use_for(&self, now: Instant, asks: &RequestDirectives, cache: &CacheConfig) -> Use {
+        let since = now.saturating_duration_since(self.since);
+        let lifetime = self.meta.fresh_for;
+        let stale_by = since.saturating_sub(lifetime);
+        let age = since.saturating_add(self.meta.initial_age);
+        let is_fresh = since < lifetime;
+        let strict = self.meta.http.as_ref().is_some_and(|policy| policy.must_revalidate);
+        if asks.no_cache {
+            return Use::Condition;
+        }
+        let is_enough = asks.min_fresh.is_none_or(|least| lifetime.saturating_sub(since) >= least);
+        if is_fresh && is_enough && asks.max_age.is_none_or(|most| age <= most) {
+            return Use::Fresh;
+        }
+        if strict {
+            return Use::Condition;
+        }
+        let is_asked_for = asks.max_age.is_some() || asks.min_fresh.is_some();
+        if !is_fresh && !is_asked_for && asks.max_stale.is_some_and(|most| stale_by <= most) {
+            return Use::Fresh;
+        }
+        let (renewing, failing) = match &self.meta.http {
+            Some(policy) => (policy.stale_while_revalidate, policy.stale_if_error),
+            None => (cache.stale_while_revalidate, cache.stale_if_error),
+        };
+        if !is_asked_for && !lifetime.is_zero() && stale_by < renewing {
+            Use::WhileRenewed
+        } else if stale_by < failing {
+            Use::OnError
+        } else {
+            Use::Condition
+        }
+    }
+
+    /// The status under which it was stored.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.meta.status()
+    }
+
+    /// Seconds for which it is fresh; below zero, how long it has not been (RFC 9211, section 2.4).
+    pub(crate) fn ttl(&self, now: Instant) -> i64 {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        seconds(self.meta.fresh_for).saturating_sub(seconds(now.saturating_duration_since(self.since)))
     }
 
     /// `Age` in seconds (RFC 9111, section 5.1).
@@ -185,60 +211,7 @@ impl Object {
 
     pub(crate) fn weight(&self) -> u64 {
         // What is allocated beside the body: the object, its header values and lines, the cache's own entry.
-        self.body.len() as u64 + size_of::<Self>() as u64 + 1024
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use http::StatusCode;
-
-    use super::*;
-    use crate::config::RouteConfig;
-    use crate::route::{Route, line, resolve};
-
-    /// Seconds of freshness under these headers; `None` where the answer is not for the cache.
-    fn fresh(headers: &[(&'static str, &str)]) -> Option<u64> {
-        meta(headers).map(|meta| meta.fresh_for.as_secs())
-    }
-
-    fn meta(headers: &[(&'static str, &str)]) -> Option<Meta> {
-        let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
-        for (name, value) in headers {
-            head.append_header(*name, *value).unwrap();
-        }
-        let routes = [Route::new(0, 0, &RouteConfig::contract()).unwrap()];
-        let request = pingora_http::RequestHeader::build("GET", b"/hls/t/cover.jpg", None).unwrap();
-        let target = resolve(&routes, &line(&request)).unwrap();
-        Meta::read(&head, &target, &CacheConfig::default(), false)
-    }
-
-    #[test]
-    fn lifetimes_are_those_of_the_standard() {
-        let (date, later) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:37 GMT");
-        for (headers, wanted) in [
-            (&[("cache-control", "max-age=7")][..], Some(7)),
-            (&[("cache-control", "max-age=7, s-maxage=9")], Some(9)),
-            (&[("cache-control", "s-maxage=9"), ("cache-control", "no-cache")], Some(0)),
-            (&[("cache-control", "public"), ("cache-control", "private")], None),
-            (&[("cache-control", "max-age=soon")], Some(0)),
-            (&[("cache-control", "max-age=+5")], Some(0)),
-            (&[("cache-control", "max-age=99999999999999999999")], Some(1 << 31)),
-            (&[("date", date), ("expires", later)], Some(60)),
-            (&[("date", date), ("expires", later), ("cache-control", "max-age=7")], Some(7)),
-            (&[("expires", "0")], Some(0)),
-            (&[("cache-control", "max-age=7"), ("vary", "Origin, Accept-Encoding")], Some(7)),
-            (&[("vary", "Origin"), ("vary", "*")], None),
-        ] {
-            assert_eq!(fresh(headers), wanted, "{headers:?}");
-        }
-    }
-
-    #[test]
-    fn an_absurd_age_is_no_panic() {
-        let age = u64::MAX.to_string();
-        let object = Object::new(meta(&[("age", age.as_str())]).unwrap(), Bytes::new(), Instant::now());
-        assert_eq!(object.age(Instant::now() + Duration::from_secs(5)), u64::MAX);
+        let policy = self.meta.http.as_ref().map_or(0, |policy| policy.weight());
+        self.body.len() as u64 + size_of::<Self>() as u64 + 1024 + policy
     }
 }

@@ -3,15 +3,15 @@
 //! Invariants: the origin's turn is held until the body is read or dropped; only a connection whose body was read to
 //! its end goes back to the pool.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{IDLE_TIME, Origin};
+use super::Origin;
 use crate::refusal::OriginFailure;
 
 /// S3's error documents are some hundred bytes; more is not read.
@@ -22,7 +22,7 @@ pub(crate) struct OriginBody {
     origin: Arc<Origin>,
     /// `None` once it is back in the pool.
     session: Option<HttpSession>,
-    peer: HttpPeer,
+    address: SocketAddr,
     deadline: Instant,
     turn: OwnedSemaphorePermit,
 }
@@ -31,11 +31,11 @@ impl OriginBody {
     pub(super) fn new(
         origin: Arc<Origin>,
         session: HttpSession,
-        peer: HttpPeer,
+        address: SocketAddr,
         deadline: Instant,
         turn: OwnedSemaphorePermit,
     ) -> Self {
-        Self { origin, session: Some(session), peer, deadline, turn }
+        Self { origin, session: Some(session), address, deadline, turn }
     }
 
     /// The next piece; `None` at the end that the origin's framing declares.
@@ -47,8 +47,11 @@ impl OriginBody {
         let failure = match tokio::time::timeout_at(self.deadline, session.read_body_bytes()).await {
             Ok(Ok(Some(piece))) => return Ok(Some(piece)),
             Ok(Ok(None)) => {
-                if let Some(session) = self.session.take() {
-                    self.origin.connector.release_http_session(session, &self.peer, Some(IDLE_TIME)).await;
+                if let Some(mut session) = self.session.take() {
+                    session.respect_keepalive();
+                    if let Some(stream) = session.reuse().await {
+                        self.origin.pool.put(stream, self.address);
+                    }
                 }
                 return Ok(None);
             }

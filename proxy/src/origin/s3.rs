@@ -16,6 +16,9 @@ use pingora_http::RequestHeader;
 use crate::config::{OriginConfig, OriginKind};
 use crate::refusal::Refusal;
 
+/// Asks for the checksums that are kept with an object. Like every `x-amz-` header it has to be signed.
+pub(super) const CHECKSUM_MODE: &str = "x-amz-checksum-mode";
+
 /// See the module.
 pub(super) struct Signer {
     credentials: Credentials,
@@ -63,7 +66,9 @@ impl Signer {
             .into();
         let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let url = format!("{}://{}{target}", self.scheme, self.authority);
-        let headers = std::iter::once(("host", self.authority.as_str()));
+        let mode = request.headers.get(CHECKSUM_MODE).and_then(|value| value.to_str().ok());
+        let headers = [("host", Some(self.authority.as_str())), (CHECKSUM_MODE, mode)];
+        let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let signable = SignableRequest::new(request.method.as_str(), url, headers, SignableBody::UnsignedPayload)
             .map_err(|error| failed(error.to_string()))?;
         let (instructions, _) = sign(signable, &params).map_err(|error| failed(error.to_string()))?.into_parts();

@@ -66,6 +66,9 @@ impl Hit {
         let media = looked.place?;
         let length = object.body.len() as u64;
         let plan = plan_for(asked.method, asked.headers, &object.meta, length).ok()?;
+        if plan.parts.is_some() {
+            return None;
+        }
         let window = plan.window.filter(|_| *asked.method != Method::HEAD);
         let body = match window {
             Some(window) => {
@@ -79,12 +82,11 @@ impl Hit {
         let first = window.map_or(0, |window| window.first);
         let file = (connection.sends_files && body.len() >= FILE_MIN).then(|| shared.memory.file(object)).flatten();
         let file = file.map(|file| (file, first));
-        write_head(out, exchange, object, length, &plan, *state, connection.keep_alive);
-        let range = plan.window.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
+        write_head(out, exchange, object, &plan, *state, connection.keep_alive);
         let delivered = Delivered {
             status: plan.status.as_u16(),
             bytes: body.len() as u64,
-            range: range.map(|window| [window.first, window.last(), window.total]),
+            range: plan.range(),
             state: *state,
             media: place(object, media),
             ttfb_ms: exchange.elapsed_ms(),
@@ -109,17 +111,27 @@ fn write_head(
     out: &mut Vec<u8>,
     exchange: &Exchange,
     object: &Object,
-    length: u64,
     plan: &Plan,
     state: CacheState,
     keep_alive: bool,
 ) {
-    out.extend_from_slice(match plan.status {
-        StatusCode::PARTIAL_CONTENT => b"HTTP/1.1 206 Partial Content\r\n".as_slice(),
-        StatusCode::NOT_MODIFIED => b"HTTP/1.1 304 Not Modified\r\n",
-        _ => b"HTTP/1.1 200 OK\r\n",
-    });
-    let lines = |out: &mut Vec<u8>| head::of_object(&object.meta, length, plan, state, None).header_to_h1_wire(out);
+    match plan.status {
+        StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+        StatusCode::PARTIAL_CONTENT => out.extend_from_slice(b"HTTP/1.1 206 Partial Content\r\n"),
+        StatusCode::NOT_MODIFIED => out.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n"),
+        status => {
+            let line = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+    let now = exchange.started;
+    let is_told = object.meta.http.is_some();
+    // What an HTTP origin allows is told with its remaining time, hence apart from the lines that stay the same.
+    let status = |ttl| head::cache_status(state, None, plan.status, ttl);
+    let lines = |out: &mut Vec<u8>| {
+        let status = (!is_told).then(|| status(None));
+        head::of_object(&object.meta, plan, status, None, false).header_to_h1_wire(out);
+    };
     if plan.status == StatusCode::OK && state == CacheState::HitMemory {
         out.extend_from_slice(object.head.get_or_init(|| {
             let mut kept = Vec::with_capacity(512);
@@ -131,11 +143,17 @@ fn write_head(
     }
     if state != CacheState::Miss {
         out.extend_from_slice(b"Age: ");
-        out.extend_from_slice(itoa::Buffer::new().format(object.age(exchange.started)).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(object.age(now)).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date(exchange.started_ms / 1000));
+    if is_told {
+        // Its own `Date` is among its lines.
+        out.extend_from_slice(b"Cache-Status: ");
+        out.extend_from_slice(status(Some(object.ttl(now))).as_bytes());
+    } else {
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(&date(exchange.started_ms / 1000));
+    }
     let rest: &[u8] = if keep_alive { b"\r\nConnection: keep-alive\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" };
     out.extend_from_slice(rest);
 }

@@ -3,6 +3,8 @@
 //! Invariants: parts together are exactly the window; the last part of a fill that reaches the object's end is held
 //! back until the fill is verified, so that no client completes on bytes that turn out to be wrong.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::range::Window;
@@ -20,8 +22,20 @@ pub(super) struct Part {
 
 /// See the module.
 pub(super) enum Source {
-    Memory { left: Bytes },
-    Fill { reader: FillReader, ready: Bytes, skip: u64, left: u64, to_end: bool },
+    Memory {
+        left: Bytes,
+    },
+    /// What is sent in this order.
+    Pieces {
+        left: VecDeque<Bytes>,
+    },
+    Fill {
+        reader: FillReader,
+        ready: Bytes,
+        skip: u64,
+        left: u64,
+        to_end: bool,
+    },
 }
 
 impl Source {
@@ -51,6 +65,14 @@ impl Source {
                     return Ok(None);
                 }
                 let bytes = left.split_to(left.len().min(PART_MAX));
+                Ok(Some(Part { last: left.is_empty(), bytes }))
+            }
+            Self::Pieces { left } => {
+                let Some(piece) = left.front_mut() else { return Ok(None) };
+                let bytes = piece.split_to(piece.len().min(PART_MAX));
+                if piece.is_empty() {
+                    left.pop_front();
+                }
                 Ok(Some(Part { last: left.is_empty(), bytes }))
             }
             Self::Fill { reader, ready, skip, left, to_end } => {

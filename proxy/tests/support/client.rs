@@ -27,6 +27,12 @@ impl Answer {
         })
     }
 
+    /// `Cache-Status` without its time to live, which the clock decides.
+    pub fn cache_status(&self) -> String {
+        let parts = self.header("cache-status").unwrap_or_default().split("; ");
+        parts.filter(|part| !part.starts_with("ttl=")).collect::<Vec<_>>().join("; ")
+    }
+
     /// The reason word of a refusal.
     pub fn reason(&self) -> String {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();

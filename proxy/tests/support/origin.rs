@@ -31,6 +31,12 @@ pub enum Behaviour {
     Status(u16),
     /// A raw answer.
     Raw(Vec<u8>),
+    /// A raw answer on a connection that goes on.
+    Reply(String),
+    /// No length, chunked, without end.
+    Endless,
+    /// Head and a part of the body, then a reset.
+    Reset(Vec<u8>, usize),
     /// The first so many requests get the first behaviour, all later ones the second.
     First(usize, Box<Behaviour>, Box<Behaviour>),
 }
@@ -73,6 +79,11 @@ impl Origin {
     /// How many requests came for this path.
     pub fn count(&self, file: &str) -> usize {
         let path = format!("/hls/{}/{file}", super::TRACK);
+        self.state.lock().unwrap().seen.iter().filter(|seen| **seen == path).count()
+    }
+
+    /// How many requests came for this path as it stands.
+    pub fn count_path(&self, path: &str) -> usize {
         self.state.lock().unwrap().seen.iter().filter(|seen| **seen == path).count()
     }
 
@@ -184,6 +195,22 @@ async fn act(stream: &mut TcpStream, behaviour: Behaviour, head: &str) -> bool {
         }
         Behaviour::Raw(answer) => {
             stream.write_all(&answer).await.unwrap();
+            false
+        }
+        Behaviour::Reply(answer) => stream.write_all(answer.as_bytes()).await.is_ok(),
+        Behaviour::Endless => {
+            let opening = format!("HTTP/1.1 200 OK\r\n{STATE}Transfer-Encoding: chunked\r\n\r\n");
+            stream.write_all(opening.as_bytes()).await.unwrap();
+            let mut chunk = b"4000\r\n".to_vec();
+            chunk.extend_from_slice(&[b'x'; 0x4000]);
+            chunk.extend_from_slice(b"\r\n");
+            while stream.write_all(&chunk).await.is_ok() {}
+            false
+        }
+        Behaviour::Reset(body, sent) => {
+            stream.write_all(&opening(body.len())).await.unwrap();
+            stream.write_all(&body[..sent]).await.unwrap();
+            stream.set_zero_linger().unwrap();
             false
         }
         Behaviour::First(..) => unreachable!("resolved by the caller"),
