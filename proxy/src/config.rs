@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -393,6 +393,10 @@ mod tests {
             "origin.kind: \"ftp\" is not a kind of origin",
             "origin.endpoint: \"nowhere\" is not an http",
             "origin.concurrency:",
+            "origin.fallback: there is no [origins.b]",
+            "origins.c.fallback: an origin cannot stand in for itself",
+            "cache.waiters: whoever asks first waits too",
+            "cache.wait: must be longer than 0s",
             "cache.max_object: an object of this size does not fit",
             "cache.control.mutable: not a header value",
             "tickets.require: unknown key; did you mean `required`?",

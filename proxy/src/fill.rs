@@ -16,7 +16,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{
+    CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, TRANSFER_ENCODING,
+};
+use pingora_http::ResponseHeader;
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -25,9 +28,10 @@ use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Checks, Mismatch, Origin, OriginAnswer, OriginBody, Want};
 use crate::refusal::{OriginFailure, Refusal};
-use crate::route::{ObjectKind, Target, content_type};
+use crate::route::{ObjectKind, Target};
 use crate::timeline::Timeline;
 
+mod stored;
 mod told;
 
 /// Reservations are counted in units of this many bytes.
@@ -289,48 +293,6 @@ impl Job {
         self.origin.get(&want).await
     }
 
-    /// Takes an answer of S3: an object, the word that ours is still the right one, or that there is none.
-    async fn take_stored(&self, answer: OriginAnswer) -> Result<(), Refusal> {
-        let OriginAnswer { status, head, body, asked, by_fallback } = answer;
-        let since = Instant::now();
-        let cache = &self.shared.config.cache;
-        match status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => {
-                self.store(&self.key, Stored::Missing { until: since + cache.ttl.missing });
-                self.publish(Head::Missing);
-                body.discard().await;
-                return Ok(());
-            }
-            StatusCode::NOT_MODIFIED => {
-                let Some(previous) = &self.previous else { return Err(OriginFailure::NotAnObject.into()) };
-                let Some(meta) = Meta::read(&head, &self.target, cache) else { return Err(Refusal::Internal) };
-                // A 304 need not repeat what has not changed.
-                let kept = Meta { fresh_for: meta.fresh_for, ..previous.meta.clone() };
-                let object = Arc::new(previous.renewed(kept, since));
-                self.store(&self.key, Stored::Object(Arc::clone(&object)));
-                self.publish(Head::Renewed(object));
-                body.discard().await;
-                return Ok(());
-            }
-            StatusCode::OK => {}
-            _ => return Err(OriginFailure::NotAnObject.into()),
-        }
-        if self.is_error_document(head.headers.get(CONTENT_TYPE)) {
-            tracing::warn!(origin = self.origin.name, key = self.object_key, "an error document came under status 200");
-            return Err(OriginFailure::NotAnObject.into());
-        }
-        let Some(meta) = Meta::read(&head, &self.target, cache) else { return Err(Refusal::Internal) };
-        let max = self.shared.config.cache.max_object;
-        if meta.length.is_some_and(|length| length > max) {
-            return self.pass(OriginAnswer { status, head, body, asked, by_fallback }, true);
-        }
-        let mut checks = Checks::of_s3(&head, self.origin.config.verify_etag);
-        if body_may_be_an_error(&self.target) {
-            checks = checks.refuse_error_document();
-        }
-        self.bring(meta, body, since, checks, Some(self.key.clone())).await
-    }
-
     /// Tells those who wait of the object, reads it, and puts it under `key`, if there is one.
     async fn bring(
         &self,
@@ -464,21 +426,12 @@ impl Job {
             (None, None) => Vec::new(),
         }
     }
-
-    /// S3 servers and gateways in front of them have answered errors with status 200.
-    fn is_error_document(&self, declared: Option<&HeaderValue>) -> bool {
-        let declared = declared.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_document = declared.starts_with("application/xml")
-            || declared.starts_with("text/xml")
-            || declared.starts_with("text/html");
-        let expected = content_type(self.target.file());
-        self.origin.is_s3() && is_document && expected != "application/octet-stream"
-    }
 }
 
-/// Whether an XML document in place of this object's bytes would be an error's: what HLS plays is none.
-fn body_may_be_an_error(target: &Target) -> bool {
-    !matches!(target.kind, ObjectKind::Other)
+/// Whether the body's end can be told from a cut: one that ends with its connection may be short (RFC 9112, section 8).
+fn proves_its_end(head: &ResponseHeader) -> bool {
+    head.status == StatusCode::NO_CONTENT
+        || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name))
 }
 
 impl Drop for Job {

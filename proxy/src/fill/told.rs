@@ -9,7 +9,7 @@ use std::time::Instant;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, ETAG, HeaderName, HeaderValue};
 
-use super::{Head, Job};
+use super::{Head, Job, proves_its_end};
 use crate::cache::policy::{self, Reading, Sent};
 use crate::cache::{Key, Meta, Stored, Use, Variants};
 use crate::hop;
@@ -67,8 +67,10 @@ impl Job {
         if meta.length.is_some_and(|length| length > cache.max_object) {
             return self.pass(answer, true);
         }
-        let key = match self.place(&meta) {
-            Ok(key) => key.filter(|_| stored && is_worth_keeping(&meta)),
+        let is_kept = stored && is_worth_keeping(&meta) && proves_its_end(&answer.head);
+        // A failure that is told to all has no variants, and takes no place.
+        let key = match if stored { self.place(&meta) } else { Ok(None) } {
+            Ok(key) => key.filter(|_| is_kept),
             Err(Unplaced) => return self.pass(answer, false),
         };
         self.bring(meta, answer.body, since, Checks::none(), key).await

@@ -37,6 +37,8 @@ pub enum Behaviour {
     Endless,
     /// Head and a part of the body, then a reset.
     Reset(Vec<u8>, usize),
+    /// Nothing until notified, then the behaviour.
+    Later(Arc<Notify>, Box<Behaviour>),
     /// The first so many requests get the first behaviour, all later ones the second.
     First(usize, Box<Behaviour>, Box<Behaviour>),
 }
@@ -46,6 +48,7 @@ struct State {
     objects: HashMap<String, Behaviour>,
     seen: Vec<String>,
     heads: VecDeque<String>,
+    connections: usize,
 }
 
 #[derive(Clone)]
@@ -91,7 +94,13 @@ impl Origin {
         self.state.lock().unwrap().heads.back().cloned().unwrap_or_default()
     }
 
+    /// How many connections were opened.
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
     async fn serve(self, mut stream: TcpStream) {
+        self.state.lock().unwrap().connections += 1;
         let mut buffer = Vec::new();
         loop {
             let end = loop {
@@ -117,6 +126,13 @@ impl Origin {
                     found = if nth <= count { *first } else { *then };
                 }
                 found
+            };
+            let behaviour = match behaviour {
+                Behaviour::Later(gate, then) => {
+                    gate.notified().await;
+                    *then
+                }
+                behaviour => behaviour,
             };
             if !act(&mut stream, behaviour, &head).await {
                 return;
@@ -213,6 +229,6 @@ async fn act(stream: &mut TcpStream, behaviour: Behaviour, head: &str) -> bool {
             stream.set_zero_linger().unwrap();
             false
         }
-        Behaviour::First(..) => unreachable!("resolved by the caller"),
+        Behaviour::First(..) | Behaviour::Later(..) => unreachable!("resolved by the caller"),
     }
 }
