@@ -15,6 +15,7 @@
 //! is settled as not complete.
 
 mod head;
+mod http2;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -95,6 +96,9 @@ impl Connection {
     pub(crate) async fn serve(self, stream: Downstream) {
         let config = self.service.shared().config.connections.clone();
         let mut stream = Box::new(stream);
+        if stream.speaks_http2() {
+            return Box::pin(self.http2(stream)).await;
+        }
         let mut waits = Waits::new(config.idle_timeout, &self.closing);
         loop {
             let returns = match self.hits(&mut stream, &mut waits, &config).await {
@@ -211,7 +215,7 @@ impl Connection {
                 Head::Plain { length, method, path, query } => {
                     let asked = Asked { method: &method, path, query, authority: None, headers };
                     let mut exchange = Exchange::new(self.service.shared().snapshots.current());
-                    exchange.client = stream.client();
+                    exchange.client = Some(stream.client());
                     let keep_alive = !self.closing.is_closing();
                     head.clear();
                     match self.compose(asked, &mut exchange, keep_alive, head) {

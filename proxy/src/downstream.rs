@@ -15,7 +15,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// One client connection.
 pub(crate) struct Downstream {
     transport: Transport,
-    client: Option<IpAddr>,
+    client: IpAddr,
     digest: Arc<SocketDigest>,
     metrics: Arc<Metrics>,
     head_max: u64,
@@ -81,21 +81,23 @@ impl fmt::Debug for Downstream {
 }
 
 impl Downstream {
-    pub(crate) fn new(transport: Transport, config: &ConnectionConfig, metrics: Arc<Metrics>) -> Self {
+    /// `client`: who is on the other end, as far as the connection itself tells.
+    pub(crate) fn new(
+        transport: Transport,
+        client: SocketAddr,
+        config: &ConnectionConfig,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let tcp = transport.tcp();
         // A head and its body leave in one write; waiting for an acknowledgement would only delay the last packet.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let digest = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        let peer = tcp.peer_addr();
-        let client = peer.as_ref().ok().map(std::net::SocketAddr::ip);
-        if let Ok(peer) = peer {
-            let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(peer)));
-        }
+        let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(client)));
         Self {
             transport,
-            client,
+            client: client.ip(),
             digest,
             metrics,
             head_max: config.head_max,
@@ -113,9 +115,14 @@ impl Downstream {
         }
     }
 
-    /// The client's address.
-    pub(crate) fn client(&self) -> Option<IpAddr> {
+    /// The client's address, as far as the connection itself tells: a header may know better.
+    pub(crate) fn client(&self) -> IpAddr {
         self.client
+    }
+
+    /// Whether client and edge agreed on HTTP/2 (RFC 9113, section 3.2).
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.transport.alpn() == Some(b"h2")
     }
 
     /// Takes what was read and not used.

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-pub(crate) use tls::TlsStream;
+pub(crate) use tls::{Broken, TlsStream};
 
 /// A connection's bytes.
 pub(crate) enum Transport {
