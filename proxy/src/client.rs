@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::HeaderMap;
 
 use crate::config::ClientConfig;
-pub(crate) use crowd::{Crowd, Place};
+pub(crate) use crowd::Crowd;
 
 /// One household or machine has a /64 of IPv6 (RFC 6177): where an address is a key, its first 64 bits are.
 const HOUSEHOLD_BITS: u32 = 64;

@@ -13,7 +13,7 @@
 //! what the client still sends is drained for a bounded while, so that the answer is not lost to a reset.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -65,6 +65,8 @@ pub(crate) struct Downstream {
     held: BytesMut,
     /// The next write is the first since a request was read, hence a response head.
     head_is_next: bool,
+    /// HTTP/2: there are no heads to bound or to hold, and frames are written in parts.
+    frames: bool,
     /// Bytes that the connection has read and nobody has used yet.
     unread: BytesMut,
     /// How many of them Pingora gets before it has to wait for a turn of its own: a head and not a byte more, so
@@ -109,6 +111,7 @@ impl Downstream {
             drain: None,
             held: BytesMut::new(),
             head_is_next: true,
+            frames: false,
             unread: BytesMut::new(),
             lent: 0,
             prepared: Mutex::new(None),
@@ -123,6 +126,13 @@ impl Downstream {
     /// Whether client and edge agreed on HTTP/2 (RFC 9113, section 3.2).
     pub(crate) fn speaks_http2(&self) -> bool {
         self.transport.alpn() == Some(b"h2")
+    }
+
+    /// What follows is HTTP/2, whose frames have bounds of their own.
+    pub(crate) fn carries_frames(&mut self) {
+        self.frames = true;
+        self.head_is_next = false;
+        self.head_is_read();
     }
 
     /// Takes what was read and not used.
@@ -176,6 +186,13 @@ impl Downstream {
         self.awaits_head.store(true, Ordering::Relaxed);
     }
 
+    /// Refuses whatever the client began, straight from here, and lets it go.
+    pub(crate) async fn dismiss(&mut self, status: &'static str, reason: &'static str, message: &'static str) {
+        self.refuse_head(status, reason, message);
+        let drained = poll_fn(|cx| self.poll_drain(cx, self.drain.unwrap_or_default())).await;
+        tracing::debug!(reason, ?drained, "a request was no request");
+    }
+
     /// Answers in the service's place and turns to draining.
     fn refuse_head(&mut self, status: &'static str, reason: &'static str, message: &'static str) {
         self.metrics.refused(reason, status.get(..1).unwrap_or("4"));
@@ -192,6 +209,8 @@ impl Downstream {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<()>> {
         let mut left = left;
+        // The client sees at once that this was all; what it still sends is read so that no reset overtakes the answer.
+        let _begun = Pin::new(&mut self.transport).poll_shutdown(cx);
         let mut scratch = [0_u8; 8192];
         let over = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request head broke its bounds")));
         loop {
@@ -267,7 +286,7 @@ impl Downstream {
 impl AsyncRead for Downstream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.head_is_next = true;
+        this.head_is_next = !this.frames;
         if let Some(left) = this.drain {
             return this.poll_drain(cx, left);
         }
@@ -304,6 +323,22 @@ impl AsyncWrite for Downstream {
             }
         }
         Pin::new(&mut this.transport).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.frames {
+            return Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, parts);
+        }
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_write(cx, first.map_or(&[][..], |part| part))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.frames
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

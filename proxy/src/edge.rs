@@ -179,7 +179,7 @@ impl Edge {
         let follower = tokio::spawn(follow(Arc::clone(&shared), snapshots, stop.clone()));
         if let Some(tls) = &tls {
             let (tls, stop) = (Arc::clone(tls), stop.clone());
-            shared.tasks.spawn(async move { tls.watch(stop).await });
+            shared.tasks.spawn(tls.watch(stop));
         }
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");

@@ -15,7 +15,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, GetSocketDigest};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Connection;
@@ -74,19 +74,62 @@ impl Drop for Open {
     }
 }
 
+/// The requests of one connection.
+struct Streams<'m> {
+    running: JoinSet<()>,
+    /// How many were refused before they were one.
+    refused: usize,
+    metrics: &'m Metrics,
+}
+
+impl Streams<'_> {
+    fn begin(&mut self, stream: impl Future<Output = ()> + Send + 'static) {
+        self.metrics.door.http2_requests.add(1);
+        self.running.spawn(stream);
+    }
+
+    fn ended(&self, done: &Result<(), JoinError>) {
+        if done.as_ref().is_err_and(JoinError::is_panic) {
+            self.metrics.panics.add(1);
+            tracing::error!("a request panicked; its stream is reset");
+        }
+    }
+
+    /// Counts a request that was none; whether the client may send another.
+    fn may_go_on(&mut self) -> bool {
+        self.metrics.refused("malformed-head", "4");
+        self.refused += 1;
+        let may = self.refused < REFUSED_MAX;
+        if !may {
+            self.metrics.door.refused("http2-malformed");
+        }
+        may
+    }
+
+    /// The connection is over: what is still running finds that out, or has only its fact to settle.
+    async fn end(mut self) {
+        let all = async {
+            while let Some(done) = self.running.join_next().await {
+                self.ended(&done);
+            }
+        };
+        if tokio::time::timeout(GOODBYE, all).await.is_err() {
+            tracing::debug!("requests of a connection that is gone are cut");
+        }
+    }
+}
+
 impl Connection {
     /// Serves the client to the end of its connection.
-    pub(super) async fn http2(self, stream: Box<Downstream>) {
+    pub(super) async fn http2(&self, mut stream: Box<Downstream>) {
         let metrics = &self.service.shared().metrics;
         let _open = Open::new(metrics);
         let config = &self.service.shared().config.connections;
-        // Heads have the bounds of their own frames.
-        stream.head_is_read();
+        stream.carries_frames();
         let digest = Arc::new(Digest { socket_digest: stream.get_socket_digest(), ..Digest::default() });
         let begun = tokio::time::timeout(config.head_timeout, handshake(stream, Some(options(config)))).await;
         let Ok(Ok(mut connection)) = begun else { return metrics.door.refused("http2-preface") };
-        let mut streams = JoinSet::new();
-        let mut refused = 0;
+        let mut streams = Streams { running: JoinSet::new(), refused: 0, metrics };
         let mut told = false;
         let mut closing = pin!(self.closing.begun());
         let mut idle = pin!(tokio::time::sleep(config.idle_timeout));
@@ -98,34 +141,20 @@ impl Connection {
                     told = true;
                     idle.as_mut().reset(Instant::now() + GOODBYE);
                 }
-                Some(done) = streams.join_next() => {
-                    if done.is_err_and(|error| error.is_panic()) {
-                        metrics.panics.add(1);
-                        tracing::error!("a request panicked; its stream is reset");
-                    }
+                Some(done) = streams.running.join_next() => {
+                    streams.ended(&done);
                     idle.as_mut().reset(Instant::now() + if told { GOODBYE } else { config.idle_timeout });
                 }
-                accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => match accepted {
-                    Ok(Some(H2Accept::Session(session))) => {
-                        metrics.door.http2_requests.add(1);
-                        streams.spawn(self.stream(session));
-                    }
-                    Ok(Some(H2Accept::Rejected)) => {
-                        metrics.refused("malformed-head", "4");
-                        refused += 1;
-                        if refused >= REFUSED_MAX {
-                            return metrics.door.refused("http2-malformed");
-                        }
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::debug!(%error, "an HTTP/2 connection ended with an error");
-                        return;
+                accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => {
+                    match accepted {
+                        Ok(Some(H2Accept::Session(session))) => streams.begin(self.stream(session)),
+                        Ok(Some(H2Accept::Rejected)) if streams.may_go_on() => {}
+                        Ok(Some(H2Accept::Rejected) | None) | Err(_) => break,
                     }
                 },
-                () = &mut idle, if streams.is_empty() => {
+                () = &mut idle, if streams.running.is_empty() => {
                     if told {
-                        return;
+                        break;
                     }
                     connection.graceful_shutdown();
                     told = true;
@@ -133,6 +162,8 @@ impl Connection {
                 }
             }
         }
+        drop(connection);
+        streams.end().await;
     }
 
     /// One request, to its end.

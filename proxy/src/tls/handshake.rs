@@ -53,7 +53,7 @@ impl Failure {
 impl From<Broken> for Failure {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Io(_) => Self::Gone,
+            Broken::Gone => Self::Gone,
             Broken::Records(error) => error.into(),
         }
     }

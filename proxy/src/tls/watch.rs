@@ -7,6 +7,7 @@
 //! the other; one that could not be used is tried again when a file changes.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -21,19 +22,27 @@ type Stamp = Option<(u64, u64, u64, i64, i64, i64)>;
 
 impl Tls {
     /// Follows the files until `stop`.
-    pub(crate) async fn watch(&self, stop: CancellationToken) {
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut loaded = self.stamps();
         let mut before = loaded.clone();
-        loop {
-            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
-                return;
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            let this = Arc::clone(&self);
+            // A file system that does not answer holds a thread of its own, and none that serves.
+            let looked = tokio::task::spawn_blocking(move || {
+                let now = this.stamps();
+                if now != loaded && now == before {
+                    this.reload();
+                    loaded.clone_from(&now);
+                }
+                (loaded, now)
+            });
+            match looked.await {
+                Ok(stamps) => (loaded, before) = stamps,
+                Err(_panicked) => {
+                    tracing::error!("the task that follows the certificate files failed; SIGHUP still reloads them");
+                    return;
+                }
             }
-            let now = self.stamps();
-            if now != loaded && now == before {
-                loaded.clone_from(&now);
-                self.reload();
-            }
-            before = now;
         }
     }
 
