@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -162,6 +162,27 @@ impl Downstream {
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_held(cx))?;
         self.transport.poll_answer(cx, parts)
+    }
+
+    /// Whether [`Downstream::poll_answer_file`] has an advantage.
+    pub(crate) fn sends_files(&self) -> bool {
+        self.transport.sends_files()
+    }
+
+    /// As [`Downstream::poll_answer`], with the body in a file. `None`: this connection takes bytes alone.
+    pub(crate) fn poll_answer_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self.poll_write_held(cx) {
+            Poll::Ready(Ok(())) => self.transport.poll_answer_file(cx, head, file, offset, length),
+            Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+            Poll::Pending => Some(Poll::Pending),
+        }
     }
 
     fn read_unread(&mut self, out: &mut ReadBuf<'_>) {

@@ -12,11 +12,12 @@
 mod tls;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::SendFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 pub(crate) use tls::{Broken, TlsStream};
@@ -55,6 +56,35 @@ impl Transport {
         }
     }
 
+    /// Whether [`Transport::poll_answer_file`] hands over pages instead of bytes.
+    pub(crate) fn sends_files(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// Writes `head` and then `length` bytes of `file` from `offset` on, which the kernel sends without a copy; says
+    /// how many bytes of both it has taken. `None`: not through records.
+    pub(crate) fn poll_answer_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let Self::Plain(tcp) = self else { return None };
+        Some(loop {
+            match tcp.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+            match tcp.try_io(Interest::WRITABLE, || send_with_file(tcp, head, file, offset, length)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => break Poll::Ready(written),
+            }
+        })
+    }
+
     /// Writes what fits at once, for a last word to a client that is about to be let go.
     pub(crate) fn write_now(&mut self, data: &[u8]) {
         // Where the kernel does not take it whole, the client loses a courtesy and still sees the connection end.
@@ -65,6 +95,34 @@ impl Transport {
             Self::Tls(stream) => stream.write_now(data),
         }
     }
+}
+
+/// Head and file in two system calls and one packet, as far as the socket takes them. `WouldBlock`: nothing at all.
+fn send_with_file(tcp: &TcpStream, head: &[u8], file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+    let mut taken = 0;
+    if !head.is_empty() {
+        // The kernel holds the head back until the file's first bytes come.
+        taken = rustix::net::send(tcp, head, SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        if taken < head.len() {
+            return Ok(taken);
+        }
+    }
+    let mut at = offset;
+    let mut left = length;
+    while left > 0 {
+        match rustix::fs::sendfile(tcp, file, Some(&mut at), left) {
+            // The file is shorter than it was said to be: whoever promised the bytes must not go on.
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(sent) => {
+                taken += sent;
+                left = left.saturating_sub(sent);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if taken > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(taken)
 }
 
 impl AsRawFd for Transport {
