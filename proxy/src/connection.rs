@@ -213,7 +213,6 @@ impl Connection {
                     parsed = head::parse(&held, headers);
                 }
             }
-            let bytes = if held.is_empty() { fresh } else { &held };
             let (prepared, lent, returns) = match parsed {
                 Head::Partial => {
                     let bytes = if held.is_empty() { BytesMut::from(fresh) } else { held };
