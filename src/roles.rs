@@ -82,7 +82,17 @@ pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
     }
     let edge = Edge::start(config, EdgeInputs { listener: None, admin_listener: None, snapshots, events }).await?;
     tracing::info!(addr = %edge.addr(), "the edge is ready");
-    until_told_to_end().await?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut told = std::pin::pin!(until_told_to_end());
+    loop {
+        tokio::select! {
+            ended = &mut told => break ended?,
+            _ = hangup.recv() => {
+                // What it came to is in the log and in the metrics.
+                let _replaced = edge.reload_certificates();
+            }
+        }
+    }
     end(edge.shutdown()).await
 }
 

@@ -6,7 +6,9 @@
 //! On failure: [`EdgeConfig::read`] records problems in the document and fills the gap with a default, so that one
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
+mod client;
 mod origin;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
+pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+pub use tls::{CertificateFiles, TlsConfig};
 
 /// The name under which `[origin]` itself is known to routes.
 pub const DEFAULT_ORIGIN: &str = "default";
@@ -41,6 +45,10 @@ pub struct EdgeConfig {
     pub keys: Vec<(String, SigningSecret)>,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
+    /// Certificates and where they are shown (`[tls]`); plain HTTP alone where `None`.
+    pub tls: Option<TlsConfig>,
+    /// Who may say who the client is (`[client]`).
+    pub client: ClientConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
     pub admin_token: Option<Secret>,
 }
@@ -123,8 +131,11 @@ pub struct TicketConfig {
 /// Bounds of client connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
-    /// Open connections at most (`max`); further ones wait in the kernel's queue.
+    /// Open connections at most (`max`); further ones are closed at once.
     pub max: usize,
+    /// Open connections of one address, or of one /64 of IPv6 (`max_per_address`); a quarter of `max` where it is not
+    /// set. Addresses in `[client] trusted_proxies` have no such bound.
+    pub max_per_address: Option<usize>,
     /// How long a connection may idle between requests (`idle_timeout`).
     pub idle_timeout: Duration,
     /// How long a request head may take to arrive, from its first byte (`head_timeout`).
@@ -182,10 +193,18 @@ impl Default for TicketConfig {
     }
 }
 
+impl ConnectionConfig {
+    /// Open connections of one address: a quarter of all, so that no single one shuts out the others.
+    pub(crate) fn per_address(&self) -> usize {
+        self.max_per_address.unwrap_or(self.max.div_ceil(4))
+    }
+}
+
 impl Default for ConnectionConfig {
     fn default() -> Self {
         Self {
             max: 16_384,
+            max_per_address: None,
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             // Below 64 KiB, where the parser of addresses would refuse with no reason word.
@@ -210,6 +229,8 @@ impl EdgeConfig {
             tickets: TicketConfig::default(),
             keys: Vec::new(),
             connections: ConnectionConfig::default(),
+            tls: None,
+            client: ClientConfig::default(),
             admin_token: None,
         }
     }
@@ -240,6 +261,8 @@ impl EdgeConfig {
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
         read_keys(&root.section("keys").free_form(), &mut config.keys);
         read_connections(&root.section("connections"), &mut config.connections);
+        config.tls = TlsConfig::read(&root);
+        config.client = ClientConfig::read(&root.section("client"));
         config.admin_token = root.section("admin").get("token");
         config
     }
@@ -347,6 +370,10 @@ fn read_connections(section: &Section<'_>, connections: &mut ConnectionConfig) {
     if connections.max == 0 {
         section.problem("max", "an edge that takes no connection serves nobody; use 1 or more");
     }
+    connections.max_per_address = section.get("max_per_address");
+    if connections.max_per_address == Some(0) {
+        section.problem("max_per_address", "no address could connect at all; use 1 or more, or leave it out");
+    }
     connections.head_max = section.or("head_max", Size(connections.head_max)).0;
     for (name, value) in [
         ("idle_timeout", &mut connections.idle_timeout),
@@ -385,7 +412,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = [\"10.0.0.0/33\"]\nproxy_protocol = \"v3\"\n[tls]\ncert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -401,7 +428,9 @@ mod tests {
             "cache.control.mutable: not a header value",
             "tickets.require: unknown key; did you mean `required`?",
             "keys.k1:",
-            "client: unknown key",
+            "client.trusted_proxies: \"10.0.0.0/33\" is not an address or a block",
+            "client.proxy_protocol: expected true, false, \"v1\" or \"v2\"",
+            "tls.cert: /nowhere/c.pem: cannot be read",
             "route[0].path: \"/a/\" names no track",
             "route[0].origin: there is no [origins.b]",
         ] {

@@ -8,13 +8,15 @@
 //! Invariants:
 //! - The steps are the same on both ways; this file decides nothing about who may have what.
 //! - Pingora gets the bytes of one whole head and none of the next request, so that a connection comes back from it.
-//!   One that had to be given more (a head that cannot be parsed, a request with a body) stays there to its end.
+//!   One that had to be given more (a request with a body) stays there to its end.
 //! - An idle connection holds no buffer. One timer runs for it, set again when it fires and not for each request.
 //!
 //! On failure: a client that is gone, idle for too long or too slow to read ends its connection; a fact that was noted
 //! is settled as not complete.
 
 mod head;
+mod http2;
+mod screen;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -42,6 +44,7 @@ use crate::listener::Closing;
 use crate::respond::hit::{Hit, Way};
 use crate::service::{Course, Service};
 use head::Head;
+use screen::BadHead;
 
 /// What is read at once. Heads with a ticket in the path take about 500 bytes, a browser's up to 2 KB.
 const READ_BYTES: usize = 16 * 1024;
@@ -70,6 +73,10 @@ enum Turn {
     Partly(Rest),
     /// The connection is over.
     Over,
+    /// What came is answered by nobody.
+    Bad(BadHead),
+    /// The client speaks HTTP/2 without having asked.
+    Http2,
     /// The request is Pingora's; whether the connection comes back from it.
     Pingora { returns: bool },
 }
@@ -96,13 +103,19 @@ impl Connection {
     pub(crate) async fn serve(self, stream: Downstream) {
         let config = self.service.shared().config.connections.clone();
         let mut stream = Box::new(stream);
+        if stream.speaks_http2() {
+            return Box::pin(self.http2(stream)).await;
+        }
         let mut waits = Waits::new(config.idle_timeout, &self.closing);
         loop {
             let returns = match self.hits(&mut stream, &mut waits, &config).await {
                 Turn::Pingora { returns } => returns,
                 Turn::Over | Turn::Partly(_) => return,
+                Turn::Bad(bad) => return stream.dismiss(bad.status(), bad.reason(), bad.message()).await,
+                Turn::Http2 => return Box::pin(self.http2(stream)).await,
             };
-            match self.through_pingora(stream, returns).await {
+            // Boxed: a connection that idles, or that is only ever hit, is so much smaller.
+            match Box::pin(self.through_pingora(stream, returns)).await {
                 Some(back) => stream = back,
                 None => return,
             }
@@ -200,19 +213,23 @@ impl Connection {
                     parsed = head::parse(&held, headers);
                 }
             }
-            let bytes = if held.is_empty() { fresh } else { &held };
             let (prepared, lent, returns) = match parsed {
                 Head::Partial => {
                     let bytes = if held.is_empty() { BytesMut::from(fresh) } else { held };
                     stream.put_unread(bytes);
                     continue;
                 }
-                Head::Invalid => (None, bytes.len(), false),
+                Head::Bad(bad) => return Poll::Ready(Turn::Bad(bad)),
+                Head::Preface => {
+                    let bytes = if held.is_empty() { BytesMut::from(fresh) } else { held };
+                    stream.put_unread(bytes);
+                    return Poll::Ready(Turn::Http2);
+                }
                 Head::Whole { length, bodyless } => (None, length, bodyless),
                 Head::Plain { length, method, path, query } => {
                     let asked = Asked { method: &method, path, query, authority: None, headers };
                     let mut exchange = Exchange::new(self.service.shared().snapshots.current());
-                    exchange.client = stream.client();
+                    exchange.client = Some(stream.client());
                     let keep_alive = !self.closing.is_closing();
                     head.clear();
                     match self.compose(

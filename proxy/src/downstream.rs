@@ -13,9 +13,9 @@
 //! what the client still sends is drained for a bounded while, so that the answer is not lost to a reset.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// One client connection.
 pub(crate) struct Downstream {
     transport: Transport,
-    client: Option<IpAddr>,
+    client: IpAddr,
     digest: Arc<SocketDigest>,
     metrics: Arc<Metrics>,
     head_max: u64,
@@ -65,6 +65,8 @@ pub(crate) struct Downstream {
     held: BytesMut,
     /// The next write is the first since a request was read, hence a response head.
     head_is_next: bool,
+    /// HTTP/2: there are no heads to bound or to hold, and frames are written in parts.
+    frames: bool,
     /// Bytes that the connection has read and nobody has used yet.
     unread: BytesMut,
     /// How many of them Pingora gets before it has to wait for a turn of its own: a head and not a byte more, so
@@ -81,21 +83,23 @@ impl fmt::Debug for Downstream {
 }
 
 impl Downstream {
-    pub(crate) fn new(transport: Transport, config: &ConnectionConfig, metrics: Arc<Metrics>) -> Self {
+    /// `client`: who is on the other end, as far as the connection itself tells.
+    pub(crate) fn new(
+        transport: Transport,
+        client: SocketAddr,
+        config: &ConnectionConfig,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let tcp = transport.tcp();
         // A head and its body leave in one write; waiting for an acknowledgement would only delay the last packet.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let digest = Arc::new(SocketDigest::from_raw_fd(tcp.as_raw_fd()));
-        let peer = tcp.peer_addr();
-        let client = peer.as_ref().ok().map(std::net::SocketAddr::ip);
-        if let Ok(peer) = peer {
-            let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(peer)));
-        }
+        let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(client)));
         Self {
             transport,
-            client,
+            client: client.ip(),
             digest,
             metrics,
             head_max: config.head_max,
@@ -107,15 +111,28 @@ impl Downstream {
             drain: None,
             held: BytesMut::new(),
             head_is_next: true,
+            frames: false,
             unread: BytesMut::new(),
             lent: 0,
             prepared: Mutex::new(None),
         }
     }
 
-    /// The client's address.
-    pub(crate) fn client(&self) -> Option<IpAddr> {
+    /// The client's address, as far as the connection itself tells: a header may know better.
+    pub(crate) fn client(&self) -> IpAddr {
         self.client
+    }
+
+    /// Whether client and edge agreed on HTTP/2 (RFC 9113, section 3.2).
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.transport.alpn() == Some(b"h2")
+    }
+
+    /// What follows is HTTP/2, whose frames have bounds of their own.
+    pub(crate) fn carries_frames(&mut self) {
+        self.frames = true;
+        self.head_is_next = false;
+        self.head_is_read();
     }
 
     /// Takes what was read and not used.
@@ -190,6 +207,13 @@ impl Downstream {
         self.awaits_head.store(true, Ordering::Relaxed);
     }
 
+    /// Refuses whatever the client began, straight from here, and lets it go.
+    pub(crate) async fn dismiss(&mut self, status: &'static str, reason: &'static str, message: &'static str) {
+        self.refuse_head(status, reason, message);
+        let drained = poll_fn(|cx| self.poll_drain(cx, self.drain.unwrap_or_default())).await;
+        tracing::debug!(reason, ?drained, "a request was no request");
+    }
+
     /// Answers in the service's place and turns to draining.
     fn refuse_head(&mut self, status: &'static str, reason: &'static str, message: &'static str) {
         self.metrics.refused(reason, status.get(..1).unwrap_or("4"));
@@ -206,6 +230,8 @@ impl Downstream {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<()>> {
         let mut left = left;
+        // The client sees at once that this was all; what it still sends is read so that no reset overtakes the answer.
+        let _begun = Pin::new(&mut self.transport).poll_shutdown(cx);
         let mut scratch = [0_u8; 8192];
         let over = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request head broke its bounds")));
         loop {
@@ -281,7 +307,7 @@ impl Downstream {
 impl AsyncRead for Downstream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.head_is_next = true;
+        this.head_is_next = !this.frames;
         if let Some(left) = this.drain {
             return this.poll_drain(cx, left);
         }
@@ -318,6 +344,22 @@ impl AsyncWrite for Downstream {
             }
         }
         Pin::new(&mut this.transport).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.frames {
+            return Pin::new(&mut self.get_mut().transport).poll_write_vectored(cx, parts);
+        }
+        let first = parts.iter().find(|part| !part.is_empty());
+        self.poll_write(cx, first.map_or(&[][..], |part| part))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.frames
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -25,7 +25,7 @@ use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
 use crate::fill::{Fill, RESERVATION_UNIT};
-use crate::listener::Clients;
+use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
@@ -33,6 +33,7 @@ use crate::route::Route;
 use crate::service::Service;
 use crate::snapshot::Snapshots;
 use crate::timeline::Timelines;
+use crate::tls::Tls;
 use crate::upstream;
 
 /// What is left of a fill at shutdown is cut after this time; nobody waits for it any more.
@@ -142,6 +143,7 @@ impl Shared {
 pub struct Edge {
     shared: Arc<Shared>,
     clients: Clients,
+    tls: Option<Arc<Tls>>,
     admin: Option<Admin>,
     stop: CancellationToken,
     follower: tokio::task::JoinHandle<()>,
@@ -168,22 +170,40 @@ impl Edge {
         };
         let address = listener.1;
         let shared = Arc::new(build(config, first, events)?);
+        let (entrances, tls) = entrances(&shared, listener).await?;
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
         let proxy = Arc::new(pingora_proxy::http_proxy(&conf, service.clone()));
-        let clients = Clients::start(listener.0, address, proxy, service);
+        let clients = Clients::start(entrances, proxy, &service);
         let admin = admin_listener.map(|(listener, address)| Admin::start(listener, address, Arc::clone(&shared)));
         let stop = CancellationToken::new();
         let follower = tokio::spawn(follow(Arc::clone(&shared), snapshots, stop.clone()));
+        if let Some(tls) = &tls {
+            let (tls, stop) = (Arc::clone(tls), stop.clone());
+            shared.tasks.spawn(tls.watch(stop));
+        }
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, admin, stop, follower })
+        Ok(Self { shared, clients, tls, admin, stop, follower })
     }
 
     /// Where clients are served.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.clients.address()
+        self.clients.addresses().first().copied().unwrap_or(self.shared.config.listen)
+    }
+
+    /// Where TLS is served, where that is another address than [`Edge::addr`].
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.clients.addresses().get(1).copied()
+    }
+
+    /// Loads the certificates anew, now; they are also followed as their files change. `false` where they cannot be
+    /// used, which is logged: the last good ones stay.
+    #[must_use]
+    pub fn reload_certificates(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.reload())
     }
 
     /// Where operators are served.
@@ -231,6 +251,26 @@ async fn follow(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot
             }
         }
     }
+}
+
+/// The addresses of clients: one, or a plain one and one for TLS beside it.
+async fn entrances(
+    shared: &Shared,
+    (listener, address): (TcpListener, SocketAddr),
+) -> Result<(Vec<Entrance>, Option<Arc<Tls>>), StartError> {
+    let Some(config) = &shared.config.tls else { return Ok((vec![Entrance { listener, address, tls: None }], None)) };
+    let wrong = |problem: String| StartError::Config { what: "[tls]".to_owned(), problem };
+    let tls = Tls::new(config, Arc::clone(&shared.metrics)).map_err(|error| wrong(error.to_string()))?;
+    let tls = Some(Arc::new(tls));
+    let entrances = match config.listen {
+        None => vec![Entrance { listener, address, tls: tls.clone() }],
+        Some(beside) => {
+            let beside = bind(None, beside).await?;
+            let beside = Entrance { listener: beside.0, address: beside.1, tls: tls.clone() };
+            vec![Entrance { listener, address, tls: None }, beside]
+        }
+    };
+    Ok((entrances, tls))
 }
 
 async fn bind(

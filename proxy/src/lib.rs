@@ -11,6 +11,7 @@
 
 mod admin;
 mod cache;
+mod client;
 mod config;
 mod connection;
 mod downstream;
@@ -30,11 +31,13 @@ mod service;
 mod snapshot;
 mod ticket;
 mod timeline;
+mod tls;
 mod transport;
 mod upstream;
 
 pub use config::{
-    Addressing, CacheConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN, EdgeConfig, Endpoint, OriginConfig,
-    OriginKind, RouteConfig, TicketConfig, TtlConfig,
+    Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN,
+    EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, ProxyProtocol, RouteConfig, TicketConfig,
+    TlsConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};

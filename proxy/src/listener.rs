@@ -3,11 +3,14 @@
 //! Purpose: Pingora's own server owns the process (it exits it, and sleeps on the way); an edge lives beside other
 //! parts and in tests, so the accept loop is here and hands each connection to Pingora's HTTP machinery.
 //!
-//! Invariants: every connection is a task that is tracked; at most `max` of them live at once, further clients wait
-//! in the kernel's queue; a panic in a request ends its connection alone and is counted.
+//! Invariants: every connection is a task that is tracked; at most `max` of them live at once, further ones are closed
+//! and counted, so that a balancer or a player turns elsewhere at once instead of waiting in the kernel's queue; a panic
+//! in a request ends its connection alone and is counted.
 //!
 //! On failure: an accept error is logged, counted and waited out (too many open files do not become a busy loop).
 //! At shutdown idle connections end at once, requests in flight have `drain` to end, what is left then is cut.
+
+mod porter;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,12 +25,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-use crate::config::ConnectionConfig;
-use crate::connection::Connection;
-use crate::downstream::Downstream;
+use crate::client::Crowd;
 use crate::metrics::Metrics;
 use crate::service::Service;
-use crate::transport::Transport;
+use crate::tls::Tls;
+use porter::Porter;
 
 /// How long the accept loop rests after an error, so that a lack of file descriptors is not a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,9 +65,17 @@ impl Closing {
     }
 }
 
+/// One address that clients come to.
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
+    /// `None`: plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
 /// The client side of a running edge.
 pub(crate) struct Clients {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     proxy: Arc<HttpProxy<Service>>,
     closing: Arc<Closing>,
     stop_accepting: CancellationToken,
@@ -75,16 +85,10 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn start(
-        listener: TcpListener,
-        address: SocketAddr,
-        proxy: Arc<HttpProxy<Service>>,
-        service: Service,
-    ) -> Self {
-        let config = service.shared().config.connections.clone();
-        let metrics = Arc::clone(&service.shared().metrics);
+    pub(crate) fn start(entrances: Vec<Entrance>, proxy: Arc<HttpProxy<Service>>, service: &Service) -> Self {
+        let config = &service.shared().config.connections;
         let clients = Self {
-            address,
+            addresses: entrances.iter().map(|entrance| entrance.address).collect(),
             proxy,
             closing: Arc::default(),
             stop_accepting: CancellationToken::new(),
@@ -92,24 +96,33 @@ impl Clients {
             tasks: TaskTracker::new(),
             drain: config.drain,
         };
-        let accept = Accept {
-            listener,
-            proxy: Arc::clone(&clients.proxy),
-            service,
-            closing: Arc::clone(&clients.closing),
-            stop: clients.stop_accepting.clone(),
-            cut: clients.cut.clone(),
-            tasks: clients.tasks.clone(),
-            room: Arc::new(Semaphore::new(config.max)),
-            config,
-            metrics,
-        };
-        clients.tasks.spawn(accept.run());
+        let room = Arc::new(Semaphore::new(config.max.min(Semaphore::MAX_PERMITS)));
+        let crowd = Arc::new(Crowd::new(config.per_address()));
+        for Entrance { listener, tls, .. } in entrances {
+            let porter = Porter {
+                proxy: Arc::clone(&clients.proxy),
+                service: service.clone(),
+                closing: Arc::clone(&clients.closing),
+                crowd: Arc::clone(&crowd),
+                tls,
+            };
+            let accept = Accept {
+                listener,
+                porter: Arc::new(porter),
+                stop: clients.stop_accepting.clone(),
+                cut: clients.cut.clone(),
+                tasks: clients.tasks.clone(),
+                room: Arc::clone(&room),
+                metrics: Arc::clone(&service.shared().metrics),
+            };
+            clients.tasks.spawn(accept.run());
+        }
         clients
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where clients are served, in the order of the entrances.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Stops accepting, lets requests in flight end, cuts what is left after `drain`.
@@ -128,14 +141,11 @@ impl Clients {
 
 struct Accept {
     listener: TcpListener,
-    proxy: Arc<HttpProxy<Service>>,
-    service: Service,
-    closing: Arc<Closing>,
+    porter: Arc<Porter>,
     stop: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
     room: Arc<Semaphore>,
-    config: ConnectionConfig,
     metrics: Arc<Metrics>,
 }
 
@@ -148,9 +158,8 @@ impl Accept {
 
     async fn accept_for_ever(self) {
         loop {
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
-            let tcp = match self.listener.accept().await {
-                Ok((tcp, _)) => tcp,
+            let (tcp, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     self.metrics.accept_errors.add(1);
@@ -158,14 +167,16 @@ impl Accept {
                     continue;
                 }
             };
-            let stream = Downstream::new(Transport::Plain(tcp), &self.config, Arc::clone(&self.metrics));
-            let proxy = Arc::clone(&self.proxy);
-            let connection = Connection { proxy, service: self.service.clone(), closing: Arc::clone(&self.closing) };
+            let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+                self.metrics.door.refused("max");
+                continue;
+            };
+            let porter = Arc::clone(&self.porter);
             let cut = self.cut.clone();
             let metrics = Arc::clone(&self.metrics);
             self.tasks.spawn(async move {
                 metrics.connections.add(1);
-                let served = std::panic::AssertUnwindSafe(connection.serve(stream)).catch_unwind();
+                let served = std::panic::AssertUnwindSafe(porter.receive(tcp, peer)).catch_unwind();
                 if let Some(Err(_)) = cut.run_until_cancelled(served).await {
                     metrics.panics.add(1);
                     tracing::error!("a request panicked; its connection is closed");

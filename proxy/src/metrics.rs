@@ -3,6 +3,8 @@
 //! Invariants: label values come from closed sets (statuses, reason words, cache states); nothing that a client
 //! writes becomes a label. Counting on the hit path is one relaxed addition each.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use segue_events::{CacheState, EventLog};
 
 use crate::lock::Mutex;
 use crate::refusal::OriginFailure;
+use door::DoorMetrics;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -33,6 +36,10 @@ pub(crate) struct Gauge(AtomicI64);
 impl Gauge {
     pub(crate) fn add(&self, by: i64) {
         self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self, by: i64) {
@@ -82,6 +89,7 @@ pub(crate) struct Metrics {
     pub(crate) snapshots: Counter,
     pub(crate) snapshots_refused: Counter,
     pub(crate) timelines_missing: Counter,
+    pub(crate) door: DoorMetrics,
 }
 
 /// What is read off other parts at the moment of asking.
@@ -199,6 +207,7 @@ impl Metrics {
             text.family(name, "gauge", help);
             text.sample(name, "", value);
         }
+        self.door.render(&mut text);
         let (files, bytes, failed) = readings.files;
         text.family("segue_cache_files", "gauge", "Hot bodies in memory that are sent without a copy.");
         text.sample("segue_cache_files", "", files);

@@ -23,6 +23,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::cache::{self, Found, Key};
+use crate::client;
 use crate::downstream::Downstream;
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
@@ -69,6 +70,7 @@ impl Service {
     pub(crate) fn admit<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &mut Exchange) -> Result<Course, Refusal> {
         let shared = &*self.shared;
         let asked = asked.into();
+        exchange.client = exchange.client.map(|peer| client::address(&shared.config.client, peer, asked.headers));
         let line = route::line(asked);
         let now = exchange.started_s();
         let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
@@ -144,7 +146,10 @@ impl Service {
 
     /// Bounds of this request on its connection.
     fn bind(&self, session: &mut Session, exchange: &mut Exchange) {
-        exchange.client = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        if exchange.client.is_none() {
+            let peer = session.client_addr().and_then(|address| address.as_inet());
+            exchange.client = peer.map(std::net::SocketAddr::ip);
+        }
         let connections = &self.shared.config.connections;
         session.set_write_timeout(Some(connections.write_timeout));
         session.set_read_timeout(Some(connections.head_timeout));

@@ -20,7 +20,7 @@ use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-pub(crate) use tls::TlsStream;
+pub(crate) use tls::{Broken, TlsStream};
 
 /// A connection's bytes.
 pub(crate) enum Transport {

@@ -1,23 +1,32 @@
 //! A request head, parsed as far as a hit needs it.
 //!
 //! Invariants: what counts as plain is a narrow set that every reader reads the same way (origin form, one `Host`,
-//! HTTP/1.1, no body, no upgrade, no wish to close); everything else is whole, partial or invalid, and Pingora's to
-//! judge. All headers are in the map: what a step looks for is there.
+//! HTTP/1.1, no body, no upgrade, no wish to close); everything else is whole and Pingora's to answer, partial, or bad
+//! (`screen.rs`), and answered by nobody. All headers are in the map: what a step looks for is there.
 
 use http::Method;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// More headers than this go to Pingora, which takes up to 256.
-const HEADERS_MAX: usize = 64;
+use super::screen::{self, BadHead};
+
+/// Headers that are parsed without an allocation; nobody but a browser behind three proxies has so many.
+const HEADERS_FEW: usize = 64;
+/// Headers at most, which is as many as Pingora takes.
+const HEADERS_MAX: usize = 256;
+
+/// What a client sends first that knows beforehand that HTTP/2 is spoken (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What stands at the front of the bytes.
 pub(super) enum Head<'b> {
     /// Not yet a whole head.
     Partial,
-    /// Nothing that can be parsed here.
-    Invalid,
+    /// Nothing that anybody should answer as a request.
+    Bad(BadHead),
+    /// The beginning of HTTP/2.
+    Preface,
     /// A whole head that is not plain. `bodyless`: nothing of this request follows it.
     Whole { length: usize, bodyless: bool },
     /// A plain GET or HEAD.
@@ -26,35 +35,67 @@ pub(super) enum Head<'b> {
 
 /// Parses the head at the front of `bytes`; its headers go into `headers`, which is cleared first.
 pub(super) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
-    headers.clear();
-    let mut places = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut places = [const { std::mem::MaybeUninit::uninit() }; HEADERS_FEW];
     let mut request = httparse::Request::new(&mut []);
-    let length = match request.parse_with_uninit_headers(bytes, &mut places) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Head::Partial,
-        Err(_) => return Head::Invalid,
-    };
+    match request.parse_with_uninit_headers(bytes, &mut places) {
+        Ok(httparse::Status::Complete(length)) => judged(bytes, length, &request, headers),
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Err(httparse::Error::TooManyHeaders) => parse_many(bytes, headers),
+        Err(_) if bytes.starts_with(PREFACE) => Head::Preface,
+        Err(_) if PREFACE.starts_with(bytes) => Head::Partial,
+        Err(error) => Head::Bad(BadHead::of(error)),
+    }
+}
+
+#[cold]
+fn parse_many<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
+    let mut places = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut places);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => judged(bytes, length, &request, headers),
+        Ok(httparse::Status::Partial) => Head::Partial,
+        Err(error) => Head::Bad(BadHead::of(error)),
+    }
+}
+
+fn judged<'b>(
+    bytes: &'b [u8],
+    length: usize,
+    request: &httparse::Request<'_, 'b>,
+    headers: &mut HeaderMap,
+) -> Head<'b> {
+    headers.clear();
+    if !screen::has_whole_lines(bytes.get(..length).unwrap_or_default()) {
+        return Head::Bad(BadHead::BareLineFeed);
+    }
     for header in request.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
-        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(header.value)) else { return Head::Invalid };
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(header.value)) else {
+            return Head::Bad(BadHead::Malformed);
+        };
         if headers.try_append(name, value).is_err() {
-            return Head::Invalid;
+            return Head::Bad(BadHead::TooManyFields);
         }
     }
-    let method = match request.method {
-        Some("GET") => Method::GET,
-        Some("HEAD") => Method::HEAD,
-        Some("OPTIONS") => return Head::Whole { length, bodyless: is_bodyless(headers) },
-        _ => return Head::Whole { length, bodyless: false },
-    };
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let minor = request.version.unwrap_or_default();
     let bodyless = is_bodyless(headers);
-    let target = request.path.unwrap_or_default();
+    let known = match method {
+        "GET" => Some(Method::GET),
+        "HEAD" => Some(Method::HEAD),
+        _ => None,
+    };
     let closes = headers.get(CONNECTION).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
-    if !bodyless || closes || request.version != Some(1) || !is_plain_target(target) || !has_plain_host(headers) {
-        return Head::Whole { length, bodyless };
+    let plain = bodyless && !closes && minor == 1 && is_plain_target(target) && has_plain_host(headers);
+    if let (Some(method), true) = (known.clone(), plain) {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        return Head::Plain { length, method, path, query };
     }
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    Head::Plain { length, method, path, query }
+    match screen::judge(method, target, minor, headers) {
+        // Other methods may have a body without saying so: they stay where they are answered.
+        Ok(()) => Head::Whole { length, bodyless: bodyless && (known.is_some() || method == "OPTIONS") },
+        Err(bad) => Head::Bad(bad),
+    }
 }
 
 fn is_bodyless(headers: &HeaderMap) -> bool {
@@ -87,7 +128,8 @@ mod tests {
     fn kind(head: &[u8]) -> String {
         match parse(head, &mut HeaderMap::new()) {
             Head::Partial => "partial".to_owned(),
-            Head::Invalid => "invalid".to_owned(),
+            Head::Bad(bad) => bad.reason().to_owned(),
+            Head::Preface => "preface".to_owned(),
             Head::Whole { length, bodyless } => format!("whole {length} {bodyless}"),
             Head::Plain { length, method, path, query } => format!("{method} {path} {query:?} {length}"),
         }
@@ -104,9 +146,7 @@ mod tests {
     fn whatever_two_readers_could_read_in_two_ways_is_not_plain() {
         for (head, bodyless) in [
             ("GET /a HTTP/1.0\r\nHost: e\r\n\r\n", true),
-            ("GET /a HTTP/1.1\r\n\r\n", true),
-            ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", true),
-            ("GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", true),
+            ("GET /a HTTP/1.1\r\nHost: a%41\r\n\r\n", true),
             ("GET http://e/a HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a#b HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a|b HTTP/1.1\r\nHost: e\r\n\r\n", true),
@@ -119,8 +159,34 @@ mod tests {
         ] {
             assert_eq!(kind(head.as_bytes()), format!("whole {} {bodyless}", head.len()), "{head}");
         }
-        for head in ["GET\r\n\r\n", "\x16\x03\x01", "GET /a HTTP/9.9\r\n\r\n"] {
-            assert_eq!(kind(head.as_bytes()), "invalid", "{head:?}");
+        let many = format!("GET /a HTTP/1.1\r\nHost: e\r\n{}\r\n", "a: b\r\n".repeat(200));
+        assert_eq!(kind(many.as_bytes()), format!("GET /a None {}", many.len()));
+    }
+
+    #[test]
+    fn what_nobody_should_answer_is_bad() {
+        for (head, reason) in [
+            ("GET\r\n\r\n", "malformed-head"),
+            ("\x16\x03\x01", "malformed-head"),
+            ("GET /a\r\n", "http-version"),
+            ("GET /a HTTP/9.9\r\n\r\n", "http-version"),
+            ("GET /a b HTTP/1.1\r\nHost: e\r\n\r\n", "http-version"),
+            ("GET /a HTTP/1.1\r\nHost: e\r\nA: b\r\n c\r\n\r\n", "malformed-head"),
+            ("GET /a HTTP/1.1\r\nHost : e\r\n\r\n", "malformed-head"),
+            ("GET /a HTTP/1.1\r\nHost: e\r\nA: \0\r\n\r\n", "malformed-head"),
+            ("GET /a\0 HTTP/1.1\r\nHost: e\r\n\r\n", "malformed-head"),
+            ("GET /a HTTP/1.1\r\nHost: e\nA: b\r\n\r\n", "bare-line-feed"),
+            ("GET /a HTTP/1.1\r\n\r\n", "host-missing"),
+            ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "host-repeated"),
+            ("GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", "host-malformed"),
+            ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "method-not-allowed"),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "preface"),
+            ("PRI * HTTP/2.0\r\n\r\nS", "partial"),
+            ("PRI * HTTP/2.0\r\n\r\nX", "http-version"),
+        ] {
+            assert_eq!(kind(head.as_bytes()), reason, "{head:?}");
         }
+        let many = format!("GET /a HTTP/1.1\r\nHost: e\r\n{}\r\n", "a: b\r\n".repeat(300));
+        assert_eq!(kind(many.as_bytes()), "too-many-headers");
     }
 }

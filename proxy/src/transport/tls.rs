@@ -80,10 +80,10 @@ impl TlsStream {
     pub(crate) fn advance(&mut self) -> Result<bool, Broken> {
         let read = if self.early.is_empty() { self.session.read_tls(&mut Now(&self.tcp)) } else { self.read_early() };
         match read {
-            Ok(0) => Err(Broken::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => Err(Broken::Gone),
             Ok(_) => self.open().map(|()| true).map_err(Broken::Records),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(Broken::Io(error)),
+            Err(_) => Err(Broken::Gone),
         }
     }
 
@@ -221,8 +221,8 @@ impl Drop for TlsStream {
 /// Why a session could not go on.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// The socket failed, or the client left.
-    Io(io::Error),
+    /// The client left, or the socket failed.
+    Gone,
     /// What the client sent is no TLS, or none that the edge speaks.
     Records(rustls::Error),
 }

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod origin;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -62,6 +63,26 @@ impl House {
         self.client().await.get(&format!("/p/{}/hls/{TRACK}/{file}", ticket())).await
     }
 
+    /// One sample of the metrics, by its full name; where there is none, nothing was counted. Wants `with_admin`.
+    pub async fn metric(&self, sample: &str) -> f64 {
+        let admin = self.edge.admin_addr().unwrap();
+        let answer = Client::connect(admin).await.get("/metrics").await;
+        let text = String::from_utf8(answer.body).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a sample has at least this value.
+    pub async fn metric_reaches(&self, sample: &str, value: f64) {
+        for _ in 0..6_000 {
+            if self.metric(sample).await >= value {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{sample} never reached {value}");
+    }
+
     /// All facts so far.
     pub fn facts(&self) -> Vec<Value> {
         let log = self.events.facts();
@@ -85,6 +106,11 @@ impl House {
         let batch = log.read(log.start(), 10_000).unwrap();
         batch.records.iter().map(|(_, json)| serde_json::from_str(json).unwrap()).collect()
     }
+}
+
+/// Gives the edge a listener for `House::metric`.
+pub fn with_admin(config: &mut EdgeConfig) {
+    config.admin_listen = Some("127.0.0.1:0".parse().unwrap());
 }
 
 pub fn now() -> i64 {
