@@ -6,6 +6,7 @@
 //! On failure: [`EdgeConfig::read`] records problems in the document and fills the gap with a default, so that one
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
+mod limits;
 mod origin;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
+use crate::limit::LimitsConfig;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 
 /// The name under which `[origin]` itself is known to routes.
@@ -39,6 +41,8 @@ pub struct EdgeConfig {
     pub tickets: TicketConfig,
     /// Static ticket keys (`[keys]`): key id to secret.
     pub keys: Vec<(String, SigningSecret)>,
+    /// Rate limits and streams (`[limits]`, `[streams]`).
+    pub limits: LimitsConfig,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -193,6 +197,7 @@ impl EdgeConfig {
             cache: CacheConfig::default(),
             tickets: TicketConfig::default(),
             keys: Vec::new(),
+            limits: LimitsConfig::default(),
             connections: ConnectionConfig::default(),
             admin_token: None,
         }
@@ -222,6 +227,7 @@ impl EdgeConfig {
         config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
         read_keys(&root.section("keys").free_form(), &mut config.keys);
+        config.limits = LimitsConfig::read(&root);
         read_connections(&root.section("connections"), &mut config.connections);
         config.admin_token = root.section("admin").get("token");
         config

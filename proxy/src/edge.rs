@@ -25,6 +25,7 @@ use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
 use crate::fact::AddressHash;
 use crate::fill::{Fill, RESERVATION_UNIT};
+use crate::limit::Limiter;
 use crate::listener::Clients;
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
@@ -94,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) origins: Vec<Arc<Origin>>,
     pub(crate) snapshots: Snapshots,
     pub(crate) tickets: TicketCache,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) memory: Memory,
     /// The fills that run. Held for a look-up and an insert, never over an await.
     pub(crate) fills: Mutex<HashMap<Key, Arc<Fill>>>,
@@ -133,7 +135,7 @@ impl Shared {
             revision: snapshot.revision,
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref())
+        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text()
     }
 }
 
@@ -189,6 +191,12 @@ impl Edge {
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The limits, whose classes may be replaced while the edge runs.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<Limiter> {
+        &self.shared.limiter
     }
 
     /// Stops accepting, lets requests in flight end (for `[connections] drain` at most), and ends every task.
@@ -275,6 +283,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         origins,
         snapshots: Snapshots::new(config.keys.clone(), document)?,
         tickets: TicketCache::new(config.tickets.remembered),
+        limiter: Limiter::embedded(&config.limits),
         memory: Memory::new(&config.cache).map_err(wrong("[cache]"))?,
         fills: Mutex::default(),
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),

@@ -19,6 +19,7 @@ use segue_events::{AddressHasher, CacheState, DenialDraft, EventLog, FactDraft, 
 
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::limit;
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, line};
 use crate::snapshot::unix_ms;
@@ -58,6 +59,9 @@ impl Delivery {
         delivered: Delivered,
     ) -> Self {
         let asked = asked.into();
+        if *asked.method == http::Method::GET {
+            limit::played(shared, exchange, delivered.media);
+        }
         let (Some(events), Some(target)) = (&shared.events, &exchange.target) else { return Self::None };
         if !target.kind.is_media() || *asked.method != http::Method::GET {
             return Self::None;

@@ -18,6 +18,7 @@ mod edge;
 mod exchange;
 mod fact;
 mod fill;
+pub mod limit;
 mod listener;
 mod lock;
 mod metrics;

@@ -3,6 +3,7 @@
 //! | step    | file         | may refuse with |
 //! |---------|--------------|-----------------|
 //! | route   | `route.rs`   | 400, 404, 414   |
+//! | limit   | `limit.rs`   | 429, 503; the address here, session and track after the ticket |
 //! | ticket  | `ticket.rs`  | 400, 401, 403   |
 //! | cache   | `cache.rs`   | 404, 502, 503, 504; a miss goes on in `fill.rs` and `origin.rs` |
 //! | respond | `respond.rs` | 304, 412, 416   |
@@ -26,6 +27,7 @@ use crate::cache::{self, Found, Key};
 use crate::downstream::Downstream;
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::limit;
 use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
@@ -71,7 +73,9 @@ impl Service {
         let shared = &*self.shared;
         let asked = asked.into();
         let line = route::line(asked);
-        let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
+        exchange.target = Some(route::resolve(&shared.routes, &line)?);
+        limit::address(shared, exchange)?;
+        let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         exchange.grant = ticket::admit(
             &shared.config.tickets,
             &shared.tickets,
@@ -81,6 +85,7 @@ impl Service {
             target,
             exchange.client,
         )?;
+        limit::listener(shared, exchange)?;
         let origin = upstream::origin(shared, exchange)?;
         exchange.query = upstream::query(origin, line.query);
         match *asked.method {
