@@ -16,7 +16,7 @@ use std::time::Duration;
 use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
-use crate::limit::LimitsConfig;
+use crate::limit::{LimitsConfig, RedisConfig};
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 
 /// The name under which `[origin]` itself is known to routes.
@@ -43,6 +43,8 @@ pub struct EdgeConfig {
     pub keys: Vec<(String, SigningSecret)>,
     /// Rate limits and streams (`[limits]`, `[streams]`).
     pub limits: LimitsConfig,
+    /// The Redis through which edges share their limits (`[redis]`); each edge limits by itself where `None`.
+    pub redis: Option<RedisConfig>,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -198,6 +200,7 @@ impl EdgeConfig {
             tickets: TicketConfig::default(),
             keys: Vec::new(),
             limits: LimitsConfig::default(),
+            redis: None,
             connections: ConnectionConfig::default(),
             admin_token: None,
         }
@@ -228,6 +231,7 @@ impl EdgeConfig {
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
         read_keys(&root.section("keys").free_form(), &mut config.keys);
         config.limits = LimitsConfig::read(&root);
+        config.redis = RedisConfig::read(&root);
         read_connections(&root.section("connections"), &mut config.connections);
         config.admin_token = root.section("admin").get("token");
         config

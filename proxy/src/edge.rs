@@ -211,6 +211,7 @@ impl Edge {
                 "fills are still running at shutdown; they end by their time-outs"
             );
         }
+        self.shared.limiter.close().await;
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
@@ -283,7 +284,10 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         origins,
         snapshots: Snapshots::new(config.keys.clone(), document)?,
         tickets: TicketCache::new(config.tickets.remembered),
-        limiter: Limiter::embedded(&config.limits),
+        limiter: match &config.redis {
+            Some(redis) => Limiter::shared(&config.limits, redis, &config.name).map_err(wrong("[redis]"))?,
+            None => Limiter::embedded(&config.limits),
+        },
         memory: Memory::new(&config.cache).map_err(wrong("[cache]"))?,
         fills: Mutex::default(),
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),

@@ -3,7 +3,7 @@
 //! Purpose: the step stands twice in a request's life: the address before any work is spent on a ticket, session and
 //! track after it, when both are known to be real.
 //!
-//! Invariants: a request meets the classes that apply to its kind by themselves; the class that its ticket names
+//! Invariants: nothing here waits but [`settle`], which requests pass off the path of hits where Redis has to be asked first. A request meets the classes that apply to its kind by themselves; the class that its ticket names
 //! (`lim`) stands in for those of the same `per`. What is limited is a request, whatever comes of it later.
 //!
 //! On failure: [`Refusal::Limited`], with the time after which the request may pass.
@@ -12,7 +12,9 @@ mod backend;
 mod class;
 mod denied;
 mod gcra;
+mod lease;
 mod limiter;
+mod redis;
 mod streams;
 mod table;
 
@@ -24,7 +26,8 @@ pub(crate) use class::{Class, FILL_MAX, is_name};
 pub use class::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
 pub use denied::{Denied, Word};
 pub use gcra::Gcra;
-pub use limiter::{Limiter, Verdict};
+pub use limiter::{Limiter, Pending, Verdict};
+pub use redis::RedisConfig;
 use streams::{Asking, Streams};
 
 use crate::edge::Shared;
@@ -67,7 +70,7 @@ fn fill(place: &mut [u8; 8], octets: &[u8]) -> usize {
 }
 
 /// The classes of the client's address.
-pub(crate) fn address(shared: &Shared, exchange: &Exchange) -> Result<(), Refusal> {
+pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
     let limiter = &shared.limiter;
     if limiter.is_idle() {
         return Ok(());
@@ -81,7 +84,7 @@ pub(crate) fn address(shared: &Shared, exchange: &Exchange) -> Result<(), Refusa
     let key = AddressKey::of(client);
     let now = limiter.at(exchange.started);
     for class in classes.address().iter().filter(|class| class.config.apply.has(target.kind)) {
-        meet(limiter.take(class, key.bytes(), now))?;
+        meet(limiter.take(class, key.bytes(), now), &mut exchange.pending)?;
     }
     Ok(())
 }
@@ -114,7 +117,7 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
             Per::Session => exchange.grant.as_ref().map_or(address, |grant| grant.sid.as_bytes()),
             Per::Address => address,
         };
-        meet(limiter.take(class, key, now))?;
+        meet(limiter.take(class, key, now), &mut exchange.pending)?;
     }
     if kind == ObjectKind::Segment
         && let Some(grant) = &exchange.grant
@@ -125,7 +128,7 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
         // In whole seconds it may be one more; a ticket of doubtful age is an old one.
         let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
         let sid = limiter.hash(grant.sid.as_bytes());
-        meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }))?;
+        meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }), &mut exchange.pending)?;
         let listener = limiter.hash(sub.as_bytes());
         exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
     }
@@ -139,9 +142,21 @@ pub(crate) fn played(shared: &Shared, exchange: &Exchange, media: Option<Media>)
     }
 }
 
-fn meet(verdict: Verdict) -> Result<(), Refusal> {
+/// Waits for what only Redis knows, where the steps so far came upon it; each class's `max_wait` is the bound.
+pub(crate) async fn settle(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
+    for pending in std::mem::take(&mut exchange.pending) {
+        meet(shared.limiter.wait(pending).await, &mut exchange.pending)?;
+    }
+    Ok(())
+}
+
+fn meet(verdict: Verdict, waits: &mut Vec<Pending>) -> Result<(), Refusal> {
     match verdict {
         Verdict::Admitted => Ok(()),
+        Verdict::Wait(pending) => {
+            waits.push(pending);
+            Ok(())
+        }
         Verdict::Refused(denied) => Err(Refusal::Limited(Box::new(denied))),
     }
 }

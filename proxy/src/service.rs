@@ -183,7 +183,11 @@ impl ProxyHttp for Service {
             return Ok(true);
         }
         let admitted = exchange.admitted.take();
-        match admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange)) {
+        let mut admitted = admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange));
+        if let Err(refusal) = limit::settle(&self.shared, exchange).await {
+            admitted = admitted.and(Err(refusal));
+        }
+        match admitted {
             Ok(Course::Here) => self.answer(session, exchange).await?,
             Ok(Course::Upstream) => return Ok(false),
             Err(refusal) => respond::refuse(&self.shared, session, exchange, &refusal).await?,

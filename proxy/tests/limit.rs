@@ -56,12 +56,29 @@ async fn a_track_that_is_asked_for_too_much_says_when_to_come_back() {
     assert!(policy.starts_with("\"tracks\";q=3;w=3000;pk=:"), "{policy}");
     assert!(refused.header("ratelimit").unwrap().starts_with(&format!("\"tracks\";r=0;t={retry};pk=:")));
     assert_eq!(refused.header("cache-control"), Some("no-store"));
+    npm_reads(&refused);
     assert_eq!(house.get(&versioned("a128/index.m3u8")).await.status, 200, "a playlist costs nothing");
     let denial = house.denials().pop().unwrap();
     assert_eq!(
         (&denial["reason"], &denial["status"], &denial["sid"]),
         (&"rate-limited".into(), &429.into(), &"device-1".into())
     );
+}
+
+/// A reader of structured fields from npm reads what the refusal says (`npm ci` in testkit/browser comes first).
+fn npm_reads(refused: &Answer) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testkit/browser");
+    let mut node = std::process::Command::new("node");
+    node.args(["--test", "limits.test.mjs"]).current_dir(folder);
+    for (variable, field) in [
+        ("SEGUE_RATELIMIT", "ratelimit"),
+        ("SEGUE_RATELIMIT_POLICY", "ratelimit-policy"),
+        ("SEGUE_RETRY_AFTER", "retry-after"),
+    ] {
+        node.env(variable, refused.header(field).unwrap());
+    }
+    let output = node.output().expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,13 @@
-//! `[limits.<class>]` and `[streams.<class>]`.
+//! `[limits.<class>]`, `[streams.<class>]` and `[redis]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use segue_config::{Section, Span};
+use segue_config::{Secret, Section, Span};
 
-use crate::limit::{FILL_MAX, Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig, is_name};
+use crate::limit::{
+    FILL_MAX, Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, RedisConfig, StreamsConfig, is_name,
+};
 
 /// The slowest and the fastest rate, in tokens a second: one in a day or two, and more than an edge answers.
 const RATES: std::ops::RangeInclusive<f64> = 0.000_01..=1_000_000.0;
@@ -38,6 +41,38 @@ impl LimitsConfig {
             streams.problem(second, "only one class of streams may apply by itself; set `apply = false` in the others");
         }
         config
+    }
+}
+
+impl RedisConfig {
+    /// Reads `[redis]` of `root`, if it is there; problems go to the document.
+    pub fn read(root: &Section<'_>) -> Option<Self> {
+        let section = root.section("redis");
+        if !section.has("url") && !root.has("redis") {
+            return None;
+        }
+        let url: Secret = section.require("url")?;
+        if !["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
+            section
+                .problem("url", "not a Redis URL; write for example \"redis://127.0.0.1:6379\", or rediss:// for TLS");
+        }
+        let mut redis = Self::new(url);
+        redis.cluster = section.or("cluster", redis.cluster);
+        redis.timeout = span(&section, "timeout", redis.timeout, Duration::from_secs(5));
+        redis.edges = section.or("edges", redis.edges);
+        if let Some(path) = section.get::<PathBuf>("ca") {
+            match std::fs::read(&path) {
+                Ok(pem) => redis.ca = Some(pem),
+                Err(error) => section.problem("ca", format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+        if let Some(prefix) = section.get::<String>("prefix") {
+            if !is_name(&prefix) {
+                section.problem("prefix", "a word of at most 32 small letters, digits, `-` and `_`");
+            }
+            redis.prefix = prefix;
+        }
+        Some(redis)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::backend::Keys;
 use super::gcra::Gcra;
+use super::lease::Plan;
 use super::streams::Streams;
 use crate::metrics::Counter;
 use crate::route::ObjectKind;
@@ -75,6 +76,18 @@ pub enum Per {
     Session,
     /// The client's address; IPv6 by /64.
     Address,
+}
+
+impl Per {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Track => "track",
+            Self::Session => "session",
+            Self::Address => "address",
+        }
+    }
 }
 
 /// What holds while Redis is away.
@@ -197,6 +210,8 @@ pub(crate) struct Class {
     pub(crate) name: Arc<str>,
     pub(crate) config: LimitConfig,
     pub(crate) gcra: Gcra,
+    /// How it draws tokens from Redis.
+    pub(crate) plan: Plan,
     pub(crate) keys: Arc<Keys>,
     pub(crate) counts: Arc<Counts>,
 }
@@ -207,6 +222,8 @@ pub(crate) struct Counts {
     pub(crate) admitted: Counter,
     /// Refusals, those of a shadow class included.
     pub(crate) refused: Counter,
+    /// Requests that waited for Redis in vain.
+    pub(crate) late: Counter,
 }
 
 /// All classes, immutable; a change is a new value.
@@ -230,6 +247,7 @@ impl Classes {
                 name: name.as_str().into(),
                 config: limit.clone(),
                 gcra: Gcra::new(limit.rate, f64::from(limit.burst)),
+                plan: Plan::new(limit),
                 keys: kept.map_or_else(|| Arc::new(Keys::new(limit.keys, leased)), |old| Arc::clone(&old.keys)),
                 counts: before.named.get(name).map(|old| Arc::clone(&old.counts)).unwrap_or_default(),
             });

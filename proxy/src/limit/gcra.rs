@@ -39,6 +39,13 @@ impl Gcra {
         }
     }
 
+    /// Takes `cost` tokens whether they are there or not; an empty bucket is the least that it comes to.
+    #[must_use]
+    pub fn charge(&self, tat: u64, now: u64, cost: u32) -> u64 {
+        let next = tat.max(now).saturating_add(self.interval.saturating_mul(u64::from(cost)));
+        next.min(now.saturating_add(self.tolerance))
+    }
+
     /// Nanoseconds until a bucket with this TAT is full.
     #[must_use]
     pub fn full_in(&self, tat: u64, now: u64) -> u64 {
