@@ -3,8 +3,9 @@
 //! Purpose: the step stands twice in a request's life: the address before any work is spent on a ticket, session and
 //! track after it, when both are known to be real.
 //!
-//! Invariants: nothing here waits but [`settle`], which requests pass off the path of hits where Redis has to be asked first. A request meets the classes that apply to its kind by themselves; the class that its ticket names
-//! (`lim`) stands in for those of the same `per`. What is limited is a request, whatever comes of it later.
+//! Invariants: nothing here waits but [`settle`], which requests pass off the path of hits where Redis has to be asked
+//! first. A request meets the classes that apply to its kind by themselves; the class that its ticket names (`lim`)
+//! stands in for those of the same `per`. What is limited is a request, whatever comes of it later.
 //!
 //! On failure: [`Refusal::Limited`], with the time after which the request may pass.
 
@@ -34,7 +35,6 @@ use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::refusal::Refusal;
 use crate::route::ObjectKind;
-use crate::snapshot::unix_s;
 use crate::timeline::Media;
 
 /// A session that holds a place among its listener's streams.
@@ -124,7 +124,7 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
         && let Some(sub) = &grant.claims.sub
         && let Some(streams) = classes.streams(lim)
     {
-        let age = grant.claims.iat.map(|iat| u64::try_from(unix_s().saturating_sub(iat)).unwrap_or(0));
+        let age = grant.claims.iat.map(|iat| u64::try_from(exchange.started_s().saturating_sub(iat)).unwrap_or(0));
         // In whole seconds it may be one more; a ticket of doubtful age is an old one.
         let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
         let sid = limiter.hash(grant.sid.as_bytes());
