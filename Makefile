@@ -22,7 +22,7 @@ DENY_VERSION := 0.20.2
 # Debian packages: to build, to run the demo, to run the tests.
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 
 .PHONY: help
@@ -70,6 +70,11 @@ tools:
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
 	python3 testkit/bench/bench.py --segue $(SEGUE)
+
+.PHONY: limits-proof
+limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
+	cargo build --release --locked -p segue-proxy --example limits
+	python3 -B testkit/limits/proof.py --edge $(TARGET)/release/examples/limits
 
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:

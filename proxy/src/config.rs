@@ -7,6 +7,7 @@
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
 mod client;
+mod limits;
 mod origin;
 mod tls;
 
@@ -18,6 +19,7 @@ use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
+use crate::limit::{LimitsConfig, RedisConfig};
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 pub use tls::{CertificateFiles, TlsConfig};
 
@@ -43,6 +45,10 @@ pub struct EdgeConfig {
     pub tickets: TicketConfig,
     /// Static ticket keys (`[keys]`): key id to secret.
     pub keys: Vec<(String, SigningSecret)>,
+    /// Rate limits and streams (`[limits]`, `[streams]`).
+    pub limits: LimitsConfig,
+    /// The Redis through which edges share their limits (`[redis]`); each edge limits by itself where `None`.
+    pub redis: Option<RedisConfig>,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// Certificates and where they are shown (`[tls]`); plain HTTP alone where `None`.
@@ -228,6 +234,8 @@ impl EdgeConfig {
             cache: CacheConfig::default(),
             tickets: TicketConfig::default(),
             keys: Vec::new(),
+            limits: LimitsConfig::default(),
+            redis: None,
             connections: ConnectionConfig::default(),
             tls: None,
             client: ClientConfig::default(),
@@ -260,6 +268,8 @@ impl EdgeConfig {
         config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
         read_keys(&root.section("keys").free_form(), &mut config.keys);
+        config.limits = LimitsConfig::read(&root);
+        config.redis = RedisConfig::read(&root);
         read_connections(&root.section("connections"), &mut config.connections);
         config.tls = TlsConfig::read(&root);
         config.client = ClientConfig::read(&root.section("client"));

@@ -268,7 +268,7 @@ impl Connection {
     /// The steps of the service up to the answer. `None`: `exchange` says how far they came.
     fn compose(&self, asked: Asked<'_>, exchange: &mut Exchange, way: Way, out: &mut Vec<u8>) -> Option<Hit> {
         let admitted = self.service.admit(asked, exchange);
-        let is_here = matches!(admitted, Ok(Course::Here));
+        let is_here = matches!(admitted, Ok(Course::Here)) && exchange.pending.is_empty();
         exchange.admitted = Some(admitted);
         if !is_here {
             return None;

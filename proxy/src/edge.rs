@@ -25,6 +25,7 @@ use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
 use crate::fill::{Fill, RESERVATION_UNIT};
+use crate::limit::Limiter;
 use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) origins: Vec<Arc<Origin>>,
     pub(crate) snapshots: Snapshots,
     pub(crate) tickets: TicketCache,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) memory: Memory,
     /// The fills that run. Held for a look-up and an insert, never over an await.
     pub(crate) fills: Mutex<HashMap<Key, Arc<Fill>>>,
@@ -135,7 +137,7 @@ impl Shared {
             revision: snapshot.revision,
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref())
+        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text()
     }
 }
 
@@ -212,6 +214,12 @@ impl Edge {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// The limits, whose classes may be replaced while the edge runs.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<Limiter> {
+        &self.shared.limiter
+    }
+
     /// Stops accepting, lets requests in flight end (for `[connections] drain` at most), and ends every task.
     pub async fn shutdown(self) {
         self.shared.ready.store(false, Ordering::Release);
@@ -224,6 +232,7 @@ impl Edge {
                 "fills are still running at shutdown; they end by their time-outs"
             );
         }
+        self.shared.limiter.close().await;
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
@@ -322,6 +331,10 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         origins,
         snapshots: Snapshots::new(config.keys.clone(), document)?,
         tickets: TicketCache::new(config.tickets.remembered),
+        limiter: match &config.redis {
+            Some(redis) => Limiter::shared(&config.limits, redis, &config.name).map_err(wrong("[redis]"))?,
+            None => Limiter::embedded(&config.limits),
+        },
         memory: Memory::new(&config.cache).map_err(wrong("[cache]"))?,
         fills: Mutex::default(),
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),

@@ -10,6 +10,7 @@ use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cache::How;
+use crate::limit::{Pending, Playing};
 use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
@@ -51,6 +52,10 @@ pub(crate) struct Exchange {
     pub(crate) target: Option<Target>,
     /// Set by the ticket step; `None` where no ticket is required and none was shown.
     pub(crate) grant: Option<Arc<Verified>>,
+    /// Set by the limit step: the place that its session holds among the listener's streams.
+    pub(crate) playing: Option<Playing>,
+    /// Limits that only Redis can decide; no byte leaves before they are settled.
+    pub(crate) pending: Vec<Pending>,
     /// The query without ticket carriers, for HTTP origins.
     pub(crate) query: Option<String>,
     /// What the connection decided before it left the request to Pingora; taken once.
@@ -72,6 +77,8 @@ impl Exchange {
             client: None,
             target: None,
             grant: None,
+            playing: None,
+            pending: Vec::new(),
             query: None,
             admitted: None,
             looked: None,

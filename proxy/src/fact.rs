@@ -19,6 +19,7 @@ use segue_events::{AddressHash, AddressHasher, CacheState, DenialDraft, EventLog
 
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::limit;
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, line};
 use crate::timeline::Media;
@@ -57,6 +58,9 @@ impl Delivery {
         delivered: Delivered,
     ) -> Self {
         let asked = asked.into();
+        if *asked.method == http::Method::GET {
+            limit::played(shared, exchange, delivered.media);
+        }
         let (Some(events), Some(target)) = (&shared.events, &exchange.target) else { return Self::None };
         // An HTTP origin's redirects and errors are answers, and no deliveries.
         let is_delivery = matches!(delivered.status, 200 | 206 | 304);

@@ -20,6 +20,7 @@ mod exchange;
 mod fact;
 mod fill;
 mod hop;
+pub mod limit;
 mod listener;
 mod lock;
 mod metrics;

@@ -6,6 +6,8 @@
 use http::StatusCode;
 use segue_signing::PathError;
 
+use crate::limit::{Denied, Word};
+
 /// Why a request is not answered with the object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -15,6 +17,9 @@ pub(crate) enum Refusal {
     /// The path is not canonical (dot segments, empty segments, encoded slashes, …).
     #[error("{}", .0.message())]
     Path(PathError),
+    /// A limit is reached.
+    #[error("{0}")]
+    Limited(Box<Denied>),
     /// No route leads from this host and path to an origin.
     #[error("there is nothing under this address")]
     NoRoute,
@@ -104,6 +109,7 @@ impl Refusal {
         match self {
             Self::Ticket(refusal) => refusal.reason(),
             Self::Path(error) => error.kind(),
+            Self::Limited(denied) => denied.word.as_str(),
             Self::NoRoute => "no-route",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::NotFound => "not-found",
@@ -122,6 +128,8 @@ impl Refusal {
         match self {
             Self::Ticket(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN),
             Self::Path(error) => StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Limited(denied) if denied.word == Word::LimitUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -136,7 +144,7 @@ impl Refusal {
 
     /// Whether this is a decision about the listener, which the denials log records, rather than a failure.
     pub(crate) fn is_denial(&self) -> bool {
-        matches!(self, Self::Ticket(_) | Self::Path(_))
+        matches!(self, Self::Ticket(_) | Self::Path(_) | Self::Limited(_))
     }
 }
 

@@ -3,6 +3,7 @@
 //! | step    | file         | may refuse with |
 //! |---------|--------------|-----------------|
 //! | route   | `route.rs`   | 400, 404, 414   |
+//! | limit   | `limit.rs`   | 429, 503; the address here, session and track after the ticket |
 //! | ticket  | `ticket.rs`  | 400, 401, 403   |
 //! | cache   | `cache.rs`   | 404, 502, 503, 504; a miss goes on in `fill.rs` and `origin.rs` |
 //! | respond | `respond.rs` | 304, 412, 416   |
@@ -27,6 +28,7 @@ use crate::client;
 use crate::downstream::Downstream;
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::limit;
 use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
@@ -73,7 +75,9 @@ impl Service {
         exchange.client = exchange.client.map(|peer| client::address(&shared.config.client, peer, asked.headers));
         let line = route::line(asked);
         let now = exchange.started_s();
-        let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
+        exchange.target = Some(route::resolve(&shared.routes, &line)?);
+        limit::address(shared, exchange)?;
+        let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         exchange.grant = ticket::admit(
             &shared.config.tickets,
             &shared.tickets,
@@ -84,6 +88,7 @@ impl Service {
             exchange.client,
             now,
         )?;
+        limit::listener(shared, exchange)?;
         let origin = upstream::origin(shared, exchange)?;
         exchange.query = upstream::query(origin, line.query);
         match *asked.method {
@@ -189,7 +194,11 @@ impl ProxyHttp for Service {
             return Ok(true);
         }
         let admitted = exchange.admitted.take();
-        match admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange)) {
+        let mut admitted = admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange));
+        if let Err(refusal) = limit::settle(&self.shared, exchange).await {
+            admitted = admitted.and(Err(refusal));
+        }
+        match admitted {
             Ok(Course::Here) => self.answer(session, exchange).await?,
             Ok(Course::Upstream) => return Ok(false),
             Err(refusal) => respond::refuse(&self.shared, session, exchange, &refusal).await?,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use segue_config::Secret;
+use segue_proxy::limit::{LimitConfig, Per};
 use segue_signing::{Claims, mint};
 use support::{Behaviour, Client, TRACK, VERSION, claims, house, house_with, key, pattern, ticket, versioned};
 use tracing::span::{Attributes, Id};
@@ -213,7 +214,12 @@ fn documented(course: &str) -> Vec<String> {
 async fn a_traced_request_passes_the_files_that_the_architecture_lists_in_order() {
     let steps = Steps::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(steps.clone())).unwrap();
-    let house = house().await;
+    let house = house_with(|config| {
+        for (name, per) in [("address", Per::Address), ("tracks", Per::Track)] {
+            config.limits.classes.insert(name.to_owned(), LimitConfig::new(10.0, 60, per));
+        }
+    })
+    .await;
     house.origin.track(&versioned("a128/index.m3u8"), playlist());
     house.origin.track(&versioned("a128/seg-00000.m4s"), Behaviour::Serve(pattern(10)));
     house.get(&versioned("a128/index.m3u8")).await;

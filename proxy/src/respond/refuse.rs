@@ -3,7 +3,8 @@
 //! Invariants: no byte of media, nothing that a cache may keep.
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode};
 use pingora_core::Error;
@@ -14,6 +15,10 @@ use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact;
 use crate::refusal::Refusal;
+
+/// draft-ietf-httpapi-ratelimit-headers.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Answers with the refusal.
 ///
@@ -45,6 +50,14 @@ pub(crate) async fn refuse(
         (Refusal::MethodNotAllowed, _) => {
             if let Ok(value) = HeaderValue::from_str(&shared.allowed_methods(exchange)) {
                 head::set(&mut head, ALLOW, value);
+            }
+        }
+        (Refusal::Limited(denied), _) => {
+            head::set(&mut head, RETRY_AFTER, HeaderValue::from(denied.retry_after()));
+            for (name, value) in [(RATE_LIMIT, denied.rate_limit()), (RATE_LIMIT_POLICY, denied.policy())] {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    head::set(&mut head, name, value);
+                }
             }
         }
         // RFC 9110, section 15.5.2: a 401 names its scheme.
