@@ -1,4 +1,4 @@
-//! Step three: where the bytes come from. Memory, or one fill for all who wait, or past the cache.
+//! Step three: where the bytes come from. Memory, the disk, or one fill for all who wait, or past the cache.
 //!
 //! Invariants: at most one fill runs for a key; the memory is asked again under the fills' lock, so that no fill is
 //! begun for what a fill has just put there; an object that is out of date is renewed by one request for all.
@@ -6,9 +6,11 @@
 //! On failure: while the origin fails, an object that is out of date by no more than `stale_if_error` still serves. It
 //! serves too where the origin takes longer than [`RENEWAL_PATIENCE`]; the fill goes on and brings the new one.
 
+mod disk;
 mod key;
 mod memory;
 mod object;
+mod tiers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +23,11 @@ use crate::refusal::{OriginFailure, Refusal};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
+pub(crate) use disk::{Disk, OnDisk, Parts, mark};
 pub(crate) use key::Key;
 pub(crate) use memory::{Memory, Stored};
 pub(crate) use object::{Meta, Object};
+pub(crate) use tiers::{forget, keep};
 
 /// How long a request waits for a newer object while it has one that may serve.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -32,6 +36,8 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) enum Found {
     /// All of it is in memory.
     Memory(Arc<Object>, CacheState),
+    /// It is on the disk, and too large to be read at once.
+    Disk(OnDisk),
     /// It is on its way; its head is known.
     Filling(Arc<Meta>, FillReader, CacheState),
     /// It is not for the cache: the request goes to the origin by itself.
@@ -45,14 +51,34 @@ pub(crate) fn key(shared: &Shared, snapshot: &Snapshot, target: &Target, query: 
     Key::new(route, generation, target.path.as_str(), query)
 }
 
-/// What is fresh in memory, without waiting for anything.
+/// What is fresh in memory, or on the disk and at hand, without waiting for anything.
 pub(crate) fn fresh(shared: &Shared, key: &Key) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
     let now = Instant::now();
-    match shared.memory.get(key)? {
-        Stored::Object(object) if object.is_fresh(now) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
-        Stored::Missing { until } if now < until => Some(Err(Refusal::NotFound)),
-        _ => None,
+    match shared.memory.get(key) {
+        Some(Stored::Object(object)) if object.is_fresh(now) => {
+            tiers::touch(shared, key, &object);
+            Some(Ok(Found::Memory(object, CacheState::HitMemory)))
+        }
+        Some(Stored::Missing { until }) if now < until => Some(Err(Refusal::NotFound)),
+        Some(_) => None,
+        None => tiers::at_hand(shared, key).map(|object| Ok(Found::Memory(object, CacheState::HitDisk))),
+    }
+}
+
+/// What the disk has, or what a fill brings.
+///
+/// # Errors
+/// Those of [`fetched`].
+pub(crate) async fn filled(
+    shared: &Arc<Shared>,
+    key: Key,
+    target: &Target,
+    query: Option<&str>,
+) -> Result<Found, Refusal> {
+    match tiers::recall(shared, &key).await {
+        Some(found) => Ok(found),
+        None => fetched(shared, key, target, query).await,
     }
 }
 
@@ -60,7 +86,7 @@ pub(crate) fn fresh(shared: &Shared, key: &Key) -> Option<Result<Found, Refusal>
 ///
 /// # Errors
 /// Whatever kept the origin from giving the object.
-pub(crate) async fn filled(
+pub(crate) async fn fetched(
     shared: &Arc<Shared>,
     key: Key,
     target: &Target,

@@ -20,7 +20,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::cache::{Key, Meta, Object, Stored};
+use crate::cache::{self, Key, Meta, Object, Stored};
 use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Origin, OriginAnswer, OriginBody, Want};
@@ -327,6 +327,7 @@ impl Job {
     fn store(&self, stored: Stored) {
         let _fills = self.shared.fills.lock();
         if !self.fill.outdated.load(Ordering::Relaxed) {
+            cache::keep(&self.shared, &self.key, self.target.kind, &stored, self.previous.as_ref());
             self.shared.memory.put(self.key.clone(), stored);
         }
     }

@@ -7,6 +7,7 @@
 //! On failure: [`Cut`], which tells Pingora to close the connection without another byte.
 
 pub(crate) mod conditions;
+mod disk;
 mod head;
 pub(crate) mod hit;
 mod pass;
@@ -131,6 +132,7 @@ async fn deliver(
             transfer(shared, session, exchange, header, source, &plan, state, media).await
         }
         Found::Filling(meta, reader, state) => filling(shared, session, exchange, (&meta, reader), state, media).await,
+        Found::Disk(object) => disk::answer(shared, session, exchange, object, media).await,
         Found::Pass => pass::through(shared, session, exchange, media).await,
     }
 }

@@ -206,7 +206,7 @@ impl ProxyHttp for Service {
         exchange: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_success() || response.status.is_redirection() {
-            upstream::invalidate(&self.shared, exchange);
+            upstream::invalidate(&self.shared, exchange).await;
         }
         Ok(())
     }

@@ -90,8 +90,9 @@ fn other_cookies(request: &RequestHeader) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join("; "))
 }
 
-/// Forgets what the request may have changed.
-pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange) {
+/// Forgets what the request may have changed, in memory and on the disk.
+pub(crate) async fn invalidate(shared: &Shared, exchange: &Exchange) {
+    let mut graves = Vec::new();
     if let Some(target) = &exchange.target {
         let mut fills = shared.fills.lock();
         for query in [exchange.query.as_deref(), None] {
@@ -100,8 +101,11 @@ pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange) {
             if let Some(fill) = fills.remove(&key) {
                 fill.outdate();
             }
-            shared.memory.forget(&key);
+            graves.extend(cache::forget(shared, &key));
         }
+    }
+    if let Some(disk) = &shared.disk {
+        disk.bury(graves).await;
     }
 }
 

@@ -22,6 +22,24 @@ impl Key {
         Self { route: self.route, generation: self.generation, path: path.into(), query: None }
     }
 
+    /// The place of the route, as this process counts routes.
+    pub(crate) fn route(&self) -> u16 {
+        self.route
+    }
+
+    /// Writes it in a form that outlives the process: `route` stands for what the route leads to.
+    pub(crate) fn encode(&self, route: u64, out: &mut Vec<u8>) {
+        let Self { route: _, generation, path, query } = self;
+        out.extend_from_slice(&route.to_le_bytes());
+        out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&(path.len() as u64).to_le_bytes());
+        out.extend_from_slice(path.as_bytes());
+        if let Some(query) = query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+    }
+
     /// Bytes that it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
         (size_of::<Self>() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())) as u64

@@ -1,6 +1,7 @@
 //! An object as it is kept and told of.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub(crate) struct Object {
     pub(crate) media: OnceLock<Media>,
     /// The lines of its head that are the same in every whole answer from memory, once there was one.
     pub(crate) head: OnceLock<Box<[u8]>>,
+    /// The time, as the disk tier counts it, in which that was told last that this object is wanted.
+    pub(crate) told: AtomicU32,
 }
 
 impl Meta {
@@ -137,7 +140,7 @@ fn is_entity_tag(value: &[u8]) -> bool {
 
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
-        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new() }
+        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new(), told: AtomicU32::new(0) }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.

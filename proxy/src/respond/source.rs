@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::range::Window;
+use crate::cache::{OnDisk, Parts};
 use crate::fill::FillReader;
 use crate::refusal::{OriginFailure, Refusal};
 
@@ -22,6 +23,7 @@ pub(super) struct Part {
 pub(super) enum Source {
     Memory { left: Bytes },
     Fill { reader: FillReader, ready: Bytes, skip: u64, left: u64, to_end: bool },
+    Disk { first: Option<Part>, parts: Box<Parts> },
 }
 
 impl Source {
@@ -40,6 +42,13 @@ impl Source {
         Self::Fill { reader, ready: Bytes::new(), skip: window.first, left: window.length(), to_end }
     }
 
+    /// The first part is read at once. `None`: it cannot be.
+    pub(super) async fn disk(object: OnDisk, window: Window) -> Option<Self> {
+        let mut parts = Box::new(object.parts(window.first, window.length()));
+        let (bytes, last) = parts.next().await.ok()??;
+        Some(Self::Disk { first: Some(Part { bytes, last }), parts })
+    }
+
     /// The next part; `None` after the last.
     ///
     /// # Errors
@@ -53,6 +62,13 @@ impl Source {
                 let bytes = left.split_to(left.len().min(PART_MAX));
                 Ok(Some(Part { last: left.is_empty(), bytes }))
             }
+            Self::Disk { first, parts } => match first.take() {
+                Some(first) => Ok(Some(first)),
+                None => {
+                    let part = parts.next().await.map_err(|_| Refusal::Internal)?;
+                    Ok(part.map(|(bytes, last)| Part { bytes, last }))
+                }
+            },
             Self::Fill { reader, ready, skip, left, to_end } => {
                 while *left > 0 {
                     if ready.is_empty() {
