@@ -295,7 +295,7 @@ fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
         section.problem("in_flight", "must be at least `max_object`, or the largest objects could never be fetched");
     }
     cache.disk = section.or("disk", Size(cache.disk)).0;
-    cache.dir = section.get::<String>("dir").map(PathBuf::from);
+    cache.dir = section.get("dir");
     if cache.disk > 0 {
         let least = Disk::least(cache.max_object);
         if cache.dir.is_none() {
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\ndisk = \"1MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -393,6 +393,8 @@ mod tests {
             "origin.endpoint: \"nowhere\" is not an http",
             "origin.concurrency:",
             "cache.max_object: an object of this size does not fit",
+            "cache.dir: missing; `disk` needs a folder",
+            "cache.disk: too small: with this `max_object` it takes 25MiB or more",
             "cache.control.mutable: not a header value",
             "tickets.require: unknown key; did you mean `required`?",
             "keys.k1:",

@@ -23,7 +23,7 @@ use crate::cache::{Meta, Object};
 use crate::lock::Mutex;
 
 /// Reads at once. More do not make a disk faster, and tokio's pool has 512 threads for all.
-const READS_MAX: usize = 32;
+pub(super) const READS_MAX: u32 = 32;
 /// Objects that may be waited for at once.
 const WAITING_MAX: usize = 256;
 /// How long a look-up waits for the disk before it goes to the origin: longer than a seek under load, shorter than a
@@ -45,13 +45,14 @@ enum Taken {
     Head(Arc<Opened>),
 }
 
+/// A record's sequence, and whether all of it is read.
+type ReadName = (u64, bool);
 type Outcome = Result<Taken, Trouble>;
 
 /// Bounds of reading, and the reads that run.
 pub(super) struct Reads {
-    permits: Arc<Semaphore>,
-    /// By the record's sequence, and whether it is read whole.
-    running: Mutex<HashMap<(u64, bool), watch::Receiver<Option<Outcome>>>>,
+    pub(super) permits: Arc<Semaphore>,
+    running: Mutex<HashMap<ReadName, watch::Receiver<Option<Outcome>>>>,
     tasks: TaskTracker,
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct Parts {
 
 impl Reads {
     pub(super) fn new(tasks: TaskTracker) -> Self {
-        Self { permits: Arc::new(Semaphore::new(READS_MAX)), running: Mutex::default(), tasks }
+        Self { permits: Arc::new(Semaphore::new(READS_MAX as usize)), running: Mutex::default(), tasks }
     }
 }
 
@@ -231,7 +232,7 @@ impl Disk {
 /// Takes a read out of the table, whatever became of it.
 struct Over<'d> {
     disk: &'d Disk,
-    name: (u64, bool),
+    name: ReadName,
 }
 
 impl Drop for Over<'_> {
