@@ -33,7 +33,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -133,11 +133,11 @@ impl Disk {
         let for_objects = bytes.saturating_sub(purge_bytes + SMALL_FILES);
         let (mut volume, is_new) = Volume::open(&dir.join("objects"), for_objects, max_object)
             .map_err(|problem| format!("{}: {problem}", dir.display()))?;
-        let purged = match Purges::read(dir, volume.seed) {
+        let purged = match Purges::read(dir, volume.seed, purge_bytes) {
             Ok(purged) => purged,
             Err(_) => {
                 if !is_new {
-                    tracing::warn!(dir = %dir.display(), "the log of purges cannot be read; the disk tier starts empty");
+                    tracing::warn!(dir = %dir.display(), "the log of purges cannot be used; the disk tier starts empty");
                     volume.empty()?;
                 }
                 BTreeMap::new()
@@ -153,6 +153,7 @@ impl Disk {
             time: AtomicU32::new(1),
             queued_bytes: AtomicU64::new(0),
             deadline: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
             volume,
         });
         let (queue, waiting) = sync_channel(QUEUE_MAX);
@@ -284,6 +285,7 @@ impl Disk {
         {
             tracing::error!("the thread that writes the disk tier panicked");
         }
+        self.store.is_closed.store(true, Ordering::Release);
         drop(self.lock.lock().take());
     }
 }

@@ -40,6 +40,14 @@ impl Key {
         }
     }
 
+    /// The path in what [`Self::encode`] wrote, for the log.
+    pub(crate) fn path_in(encoded: &[u8]) -> String {
+        let length = encoded.get(16..24).and_then(|length| Some(u64::from_le_bytes(length.try_into().ok()?)));
+        let path = encoded.get(24..).unwrap_or_default();
+        let length = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX).min(path.len());
+        String::from_utf8_lossy(path.get(..length).unwrap_or_default()).into_owned()
+    }
+
     /// Bytes that it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
         (size_of::<Self>() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())) as u64

@@ -12,9 +12,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::record::checksum;
+use super::volume::PRIVATE;
 
 const MAGIC: &[u8; 8] = b"SEGUEPRG";
 /// Length, generation and checksum beside a track's name.
@@ -38,8 +40,9 @@ pub(super) struct Purges {
 pub(super) struct Unknown;
 
 impl Purges {
-    /// Reads the log of the store with `seed`.
-    pub(super) fn read(dir: &Path, seed: u64) -> Result<BTreeMap<String, u64>, Unknown> {
+    /// Reads the log of the store with `seed`. One that does not fit into `bytes_max` is unknown too: to drop a part of it would
+    /// bring bytes back.
+    pub(super) fn read(dir: &Path, seed: u64, bytes_max: u64) -> Result<BTreeMap<String, u64>, Unknown> {
         let bytes = fs::read(dir.join(NAME)).map_err(|_| Unknown)?;
         let mut rest =
             bytes.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&seed.to_le_bytes())).ok_or(Unknown)?;
@@ -50,7 +53,7 @@ impl Purges {
             *newest = (*newest).max(generation);
             rest = tail;
         }
-        Ok(known)
+        if bytes_of(&known) > bytes_max / 2 { Err(Unknown) } else { Ok(known) }
     }
 
     /// Writes the log anew, of `bytes_max` at most, the copy while it is written included.
@@ -69,8 +72,7 @@ impl Purges {
         *newest = (*newest).max(generation);
         let record = encode(track, generation, self.seed);
         if self.bytes + record.len() as u64 > self.bytes_max / 2 {
-            let whole: u64 = self.known.keys().map(|track| (track.len() + RECORD_BYTES) as u64).sum();
-            if whole + 16 > self.bytes_max / 2 {
+            if bytes_of(&self.known) > self.bytes_max / 2 {
                 self.known.remove(track);
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
@@ -97,7 +99,7 @@ fn write(path: &Path, seed: u64, known: &BTreeMap<String, u64>) -> io::Result<(F
         bytes.extend_from_slice(&encode(track, *generation, seed));
     }
     let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&beside)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -105,6 +107,12 @@ fn write(path: &Path, seed: u64, known: &BTreeMap<String, u64>) -> io::Result<(F
         File::open(dir)?.sync_all()?;
     }
     Ok((file, bytes.len() as u64))
+}
+
+/// What a log of these takes.
+fn bytes_of(known: &BTreeMap<String, u64>) -> u64 {
+    let records: usize = known.keys().map(|track| track.len() + RECORD_BYTES).sum();
+    (2 * MAGIC.len() + records) as u64
 }
 
 fn encode(track: &str, generation: u64, seed: u64) -> Vec<u8> {
@@ -141,9 +149,10 @@ mod tests {
         for (track, generation) in [("a", 5), ("ü", 6), ("a", 9), ("a", 8)] {
             purges.keep(track, generation).unwrap();
         }
-        let known = Purges::read(dir.path(), 7).unwrap();
+        let known = Purges::read(dir.path(), 7, 4096).unwrap();
         assert_eq!(known, BTreeMap::from([("a".to_owned(), 9), ("ü".to_owned(), 6)]));
-        assert!(Purges::read(dir.path(), 8).is_err(), "another store's");
+        assert!(Purges::read(dir.path(), 8, 4096).is_err(), "another store's");
+        assert!(Purges::read(dir.path(), 7, 32).is_err(), "more than fits now");
     }
 
     #[test]
@@ -156,9 +165,9 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             fs::write(dir.path().join(NAME), &bad).unwrap();
-            assert!(Purges::read(dir.path(), 7).is_err(), "byte {at}");
+            assert!(Purges::read(dir.path(), 7, 4096).is_err(), "byte {at}");
             fs::write(dir.path().join(NAME), &whole[..at]).unwrap();
-            assert!(at == 16 || Purges::read(dir.path(), 7).is_err(), "cut at {at}");
+            assert!(at == 16 || Purges::read(dir.path(), 7, 4096).is_err(), "cut at {at}");
         }
     }
 
@@ -172,7 +181,7 @@ mod tests {
         }
         let refused = (0..100).find(|n| purges.keep(&format!("track-{n:03}"), 1).is_err()).unwrap();
         assert!(refused > 20);
-        let known = Purges::read(dir.path(), 7).unwrap();
+        let known = Purges::read(dir.path(), 7, 4096).unwrap();
         assert_eq!((known["again"], known.len()), (300, refused + 1));
     }
 }

@@ -22,8 +22,10 @@ use super::store::{Located, Opened, Trouble};
 use crate::cache::{Meta, Object};
 use crate::lock::Mutex;
 
-/// Reads at once. More do not make a disk faster, and tokio's pool has 512 threads for all.
+/// Reads at once. More do not make a disk faster, and tokio's pool has 512 threads for all. A large object counts as
+/// one more for each [`READ_BYTES`] of it, so that reads together hold some 64 MiB.
 pub(super) const READS_MAX: u32 = 32;
+const READ_BYTES: usize = 2 << 20;
 /// Objects that may be waited for at once.
 const WAITING_MAX: usize = 256;
 /// How long a look-up waits for the disk before it goes to the origin: longer than a seek under load, shorter than a
@@ -193,8 +195,9 @@ impl Disk {
         let name = (located.slot.sequence, is_whole);
         let _over = Over { disk: &self, name };
         let disk = Arc::clone(&self);
+        let bytes = if is_whole { located.body_bytes() } else { 0 };
         let outcome = self
-            .blocking(move || {
+            .blocking(bytes, move || {
                 let store = &disk.store;
                 store.counts.reads.add(1);
                 let taken = if is_whole {
@@ -208,12 +211,14 @@ impl Disk {
         sender.send_replace(Some(outcome));
     }
 
-    /// Runs `read` where it may wait for the disk.
+    /// Runs `read`, of so many bytes, where it may wait for the disk.
     async fn blocking<T: Send + 'static>(
         &self,
+        bytes: usize,
         read: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {
-        let permit = Arc::clone(&self.reads.permits).acquire_owned().await.map_err(|_| Trouble::Busy)?;
+        let share = u32::try_from(1 + bytes / READ_BYTES).unwrap_or(READS_MAX).min(READS_MAX);
+        let permit = Arc::clone(&self.reads.permits).acquire_many_owned(share).await.map_err(|_| Trouble::Busy)?;
         let read = self.reads.tasks.spawn_blocking(move || {
             let _permit = permit;
             read()
@@ -273,7 +278,7 @@ impl OnDisk {
         let disk = Arc::clone(&self.disk);
         let this = Self { disk: Arc::clone(&disk), located: self.located.clone(), opened: Arc::clone(&self.opened) };
         self.disk.reads.tasks.spawn(async move {
-            let read = disk.blocking(move || {
+            let read = disk.blocking(PART_BYTES, move || {
                 this.disk.store.counts.reads.add(1);
                 this.read(next, end, true).inspect_err(|trouble| this.disk.drop_bad(&this.located, *trouble))
             });

@@ -5,7 +5,7 @@
 //! dead, so that it is neither read again nor found at the next start.
 
 use std::io::IoSliceMut;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -70,6 +70,8 @@ pub(super) struct Store {
     pub(super) queued_bytes: AtomicU64,
     /// When the writer leaves undone what is still waiting.
     pub(super) deadline: OnceLock<Instant>,
+    /// The folder may be another process's: nothing is written any more.
+    pub(super) is_closed: AtomicBool,
 }
 
 impl Located {
@@ -127,6 +129,9 @@ impl Store {
 
     /// Writes over the record's state, so that no start finds it again.
     pub(super) fn bury(&self, grave: &Grave) {
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
         let at = u64::from(grave.slot.unit) * UNIT + record::STATE_AT;
         if let Err(error) = self.volume.write(at, &record::DEAD.to_le_bytes()) {
             self.counts.read_errors.add(1);
@@ -141,7 +146,7 @@ impl Store {
             Trouble::Bad => self.counts.checksum_failures.add(1),
             Trouble::Io => self.counts.read_errors.add(1),
         }
-        let path = String::from_utf8_lossy(located.key.get(24..).unwrap_or_default()).into_owned();
+        let path = Key::path_in(&located.key);
         tracing::warn!(path, ?trouble, "an object on the disk cannot be used; it is dropped and fetched anew");
         let mut index = self.index.lock();
         let slot = index.remove(located.hash, located.slot.sequence)?;

@@ -9,7 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,6 +27,8 @@ const REGIONS_MAX: u64 = 4096;
 /// What one eviction takes away: small beside the disk, large beside an object.
 const REGION_MIN: u64 = 1 << 20;
 const REGION_MAX: u64 = 64 << 20;
+/// What is cached is for those with a ticket, not for everybody on the machine.
+pub(super) const PRIVATE: u32 = 0o600;
 /// A unit's number has 32 bits.
 pub(super) const BYTES_MAX: u64 = UNIT << 32;
 
@@ -86,6 +88,7 @@ impl Volume {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(PRIVATE)
             .open(path)
             .map_err(|error| failed("open", error))?;
         let wanted = region_bytes(bytes, max_object);
