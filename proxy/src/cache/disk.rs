@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{Key, Object};
+use super::{Key, KeyRef, Object};
 use crate::config::CacheConfig;
 use crate::lock::Mutex;
 use crate::metrics::Family;
@@ -191,7 +191,7 @@ impl Disk {
 
     /// Takes over a whole object. It is written later, or not at all.
     pub(crate) fn offer(&self, key: &Key, object: &Arc<Object>) {
-        let (key, hash) = self.store.key(key);
+        let (key, hash) = self.store.key(key.borrowed());
         let (ticket, replaced) = {
             let mut index = self.store.index.lock();
             let (ticket, slot) = index.announce(hash);
@@ -206,7 +206,7 @@ impl Disk {
 
     /// The origin said that the object is still the right one: its freshness is written.
     pub(crate) fn renew(&self, key: &Key, object: &Arc<Object>) {
-        let (bytes, hash) = self.store.key(key);
+        let (bytes, hash) = self.store.key(key.borrowed());
         if !self.store.index.lock().slots.contains_key(&hash) {
             return self.offer(key, object);
         }
@@ -217,7 +217,7 @@ impl Disk {
 
     /// Takes an object away. At once for every look-up; for good with [`Self::bury`].
     pub(crate) fn forget(&self, key: &Key) -> Option<Grave> {
-        let (_, hash) = self.store.key(key);
+        let (_, hash) = self.store.key(key.borrowed());
         let mut index = self.store.index.lock();
         let slot = index.forget(hash)?;
         Some(self.store.grave(&index, slot))
@@ -242,7 +242,7 @@ impl Disk {
 
     /// Tells that an object was served from memory. Costs a comparison, but for once in each of the tier's times.
     #[inline]
-    pub(crate) fn touch(&self, key: &Key, object: &Object) {
+    pub(crate) fn touch(&self, key: KeyRef<'_>, object: &Object) {
         let time = self.store.time.load(Ordering::Relaxed);
         if object.told.load(Ordering::Relaxed) != time {
             object.told.store(time, Ordering::Relaxed);

@@ -12,30 +12,30 @@ use std::time::Instant;
 use segue_events::CacheState;
 
 use super::disk::{Disk, Entry, Grave, Recalled};
-use super::{Found, Key, Object, Stored};
+use super::{Found, Key, KeyRef, Object, Stored};
 use crate::edge::Shared;
 use crate::route::ObjectKind;
 
 /// Tells the disk tier that an object was served from memory: what is wanted stays on the disk too.
 #[inline]
-pub(crate) fn touch(shared: &Shared, key: &Key, object: &Object) {
+pub(crate) fn touch(shared: &Shared, key: KeyRef<'_>, object: &Object) {
     if let Some(disk) = &shared.disk {
         disk.touch(key, object);
     }
 }
 
 /// A fresh object that is on the disk, if it can be had without waiting. The memory has nothing under `key`.
-pub(crate) fn at_hand(shared: &Shared, key: &Key) -> Option<Arc<Object>> {
+pub(crate) fn at_hand(shared: &Shared, key: KeyRef<'_>) -> Option<Arc<Object>> {
     let disk = shared.disk.as_ref()?;
     let recalled = disk.at_hand(key)?;
-    promote(shared, disk, key, recalled)
+    promote(shared, disk, &key.into(), recalled)
 }
 
 /// What the disk has under `key`, where the memory has nothing. What is out of date comes into memory, so that whoever
 /// asks the origin about it finds it there.
 pub(crate) async fn recall(shared: &Shared, key: &Key) -> Option<Found> {
     let disk = shared.disk.as_ref()?;
-    if shared.memory.get(key).is_some() {
+    if shared.memory.get(key.borrowed()).is_some() {
         return None;
     }
     match disk.find(key).await? {
@@ -53,7 +53,7 @@ fn promote(shared: &Shared, disk: &Disk, key: &Key, recalled: Recalled) -> Optio
     if !disk.still_counts(&recalled) {
         return None;
     }
-    match shared.memory.get(key) {
+    match shared.memory.get(key.borrowed()) {
         None => {
             disk.promoted();
             shared.memory.put(key.clone(), Stored::Object(Arc::clone(&recalled.object)));

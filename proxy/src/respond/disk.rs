@@ -52,7 +52,7 @@ async fn from_the_origin(
     let Some(target) = &exchange.target else { return Ok(Err(Refusal::Internal)) };
     let query = exchange.query.as_deref();
     let key = cache::key(shared, &exchange.snapshot, target, query);
-    match cache::fetched(shared, key, target, query).await {
+    match cache::fetched(shared, key.into(), target, query).await {
         // It never comes from the disk again, so this ends.
         Ok(found) => Box::pin(deliver(shared, session, exchange, found, media)).await,
         Err(refusal) => Ok(Err(refusal)),

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::Disk;
 use super::record::CHUNK;
 use super::store::{Located, Opened, Trouble};
-use crate::cache::{Meta, Object};
+use crate::cache::{Key, KeyRef, Meta, Object};
 use crate::lock::Mutex;
 
 /// Reads at once. More do not make a disk faster, and tokio's pool has 512 threads for all. A large object counts as
@@ -96,7 +96,7 @@ impl Reads {
 
 impl Disk {
     /// A fresh object of up to [`WHOLE_MAX`] bytes, if the kernel has it in memory. Waits for nothing.
-    pub(crate) fn at_hand(&self, key: &crate::cache::Key) -> Option<Recalled> {
+    pub(crate) fn at_hand(&self, key: KeyRef<'_>) -> Option<Recalled> {
         let store = &self.store;
         let located = store.locate(key)?;
         if located.body_bytes() > WHOLE_MAX {
@@ -121,8 +121,8 @@ impl Disk {
     }
 
     /// What the disk has under `key`, fresh or not. `None`: a miss.
-    pub(crate) async fn find(self: &Arc<Self>, key: &crate::cache::Key) -> Option<Entry> {
-        let located = self.store.locate(key)?;
+    pub(crate) async fn find(self: &Arc<Self>, key: &Key) -> Option<Entry> {
+        let located = self.store.locate(key.borrowed())?;
         let is_whole = located.body_bytes() <= WHOLE_MAX || located.slot.hits >= WHOLE_AT;
         let mut taken = self.take(&located, is_whole).await;
         if let Ok(Taken::Head(opened)) = &taken {

@@ -15,7 +15,7 @@ use super::counts::Counts;
 use super::index::{Index, Pin, Slot};
 use super::record::{self, CHUNK, Head, UNIT, checksum};
 use super::volume::Volume;
-use crate::cache::{Key, Meta, Object};
+use crate::cache::{Key, KeyRef, Meta, Object};
 use crate::lock::Mutex;
 
 /// Why a record gives no object.
@@ -92,7 +92,7 @@ impl Located {
 
 impl Store {
     /// The key as it stands in records, with its hash.
-    pub(super) fn key(&self, key: &Key) -> (Arc<[u8]>, u64) {
+    pub(super) fn key(&self, key: KeyRef<'_>) -> (Arc<[u8]>, u64) {
         let route = self.routes.get(usize::from(key.route())).copied().unwrap_or(u64::MAX);
         let mut bytes = Vec::with_capacity(160);
         key.encode(route, &mut bytes);
@@ -100,7 +100,7 @@ impl Store {
         (bytes.into(), hash)
     }
 
-    pub(super) fn locate(&self, key: &Key) -> Option<Located> {
+    pub(super) fn locate(&self, key: KeyRef<'_>) -> Option<Located> {
         let (key, hash) = self.key(key);
         self.locate_hash(key, hash)
     }

@@ -198,6 +198,12 @@ impl Volume {
         self.file.write_all_at(bytes, at)
     }
 
+    /// As where the kernel has nothing in memory.
+    #[cfg(test)]
+    pub(super) fn stop_peeking(&self) {
+        self.can_peek.store(false, Ordering::Relaxed);
+    }
+
     #[cfg(test)]
     pub(super) fn file(&self) -> &File {
         &self.file
