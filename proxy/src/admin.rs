@@ -106,7 +106,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => text(StatusCode::OK, "text/plain; version=0.0.4", shared.metrics_text()),
         (&Method::GET, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
@@ -122,7 +122,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
     }
 }
 
-async fn purge(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn purge(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let Some(token) = &shared.config.admin_token else {
         return error(StatusCode::FORBIDDEN, "no-token-configured", "set [admin] token to allow purges here");
     };
@@ -146,11 +146,23 @@ async fn purge(shared: &Shared, request: Request<Incoming>) -> Response<Full<Byt
         Ok(generation) => {
             shared.metrics.purges.add(1);
             tracing::info!(track, generation, "a track was purged on this edge");
+            if let Err(problem) = kept(shared, &track, generation).await {
+                let message = format!("purged for now, but a restart may undo it, for it cannot be kept: {problem}");
+                return error(StatusCode::INTERNAL_SERVER_ERROR, "purge-not-kept", &message);
+            }
             let body = serde_json::json!({ "track": track, "generation": generation });
             text(StatusCode::OK, "application/json", body.to_string())
         }
         Err(problem) => error(StatusCode::SERVICE_UNAVAILABLE, "too-many-purges", &problem.to_string()),
     }
+}
+
+/// Makes a purge outlive the process, where cached bytes do.
+async fn kept(shared: &Arc<Shared>, track: &str, generation: u64) -> Result<(), String> {
+    let Some(disk) = shared.disk.clone() else { return Ok(()) };
+    let track = track.to_owned();
+    let kept = tokio::task::spawn_blocking(move || disk.keep_purge(&track, generation)).await;
+    kept.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn error(status: StatusCode, word: &str, message: &str) -> Response<Full<Bytes>> {

@@ -1,4 +1,4 @@
-//! Step three: where the bytes come from. Memory, or one fill for all who wait, or past the cache.
+//! Step three: where the bytes come from. Memory, the disk, or one fill for all who wait, or past the cache.
 //!
 //! Invariants: at most one fill runs for a key; the memory is asked again under the fills' lock, so that no fill is
 //! begun for what a fill has just put there; an object that is out of date is renewed by one request for all.
@@ -8,12 +8,14 @@
 //! waits beyond the bounds (`waiters`, `wait`) is told to come back, and asks the origin nothing.
 
 mod directives;
+mod disk;
 mod how;
 mod key;
 mod memfile;
 mod memory;
 mod object;
 pub(crate) mod policy;
+mod tiers;
 mod vary;
 
 use std::sync::Arc;
@@ -30,11 +32,13 @@ use crate::route::Target;
 use crate::snapshot::Snapshot;
 use directives::RequestDirectives;
 
+pub(crate) use disk::{Disk, OnDisk, Parts, mark};
 pub(crate) use how::{Forward, How};
 pub(crate) use key::{Key, KeyRef};
 pub(crate) use memfile::{MemFile, MemFiles};
 pub(crate) use memory::{Memory, Stored};
 pub(crate) use object::{Meta, Object, Use};
+pub(crate) use tiers::{forget, keep};
 pub(crate) use vary::Variants;
 
 /// How long a request waits for a newer object while it has one that may serve.
@@ -48,6 +52,8 @@ const VARIANT_ROUNDS: usize = 4;
 pub(crate) enum Found {
     /// All of it is in memory.
     Memory(Arc<Object>, CacheState),
+    /// It is on the disk, and too large to be read at once.
+    Disk(OnDisk),
     /// It is on its way; its head is known.
     Filling(Arc<Meta>, FillReader, CacheState),
     /// It is not for the cache: the request goes to the origin by itself.
@@ -63,7 +69,8 @@ pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, 
     KeyRef { route, generation, path: target.path.as_str(), query, variant: None }
 }
 
-/// What is fresh in memory at `now`, without waiting for anything; for requests of the edge's own.
+/// What is fresh in memory at `now`, or on the disk and at hand, without waiting for anything; for requests of the
+/// edge's own.
 pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
     look(shared, key, None, &HeaderMap::new(), now).map(|found| found.and_then(good))
 }
@@ -79,15 +86,23 @@ pub(crate) fn look(
 ) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
     let served = |object: &Arc<Object>| is_served(shared, object, now, target, headers);
-    match shared.memory.get(key)? {
-        Stored::Object(object) => served(&object).then_some(Ok(Found::Memory(object, CacheState::HitMemory))),
-        Stored::Missing { until } => (now < until).then_some(Err(Refusal::NotFound)),
-        Stored::Varies(variants) => {
+    match shared.memory.get(key) {
+        Some(Stored::Object(object)) if served(&object) => {
+            tiers::touch(shared, key, &object);
+            Some(Ok(Found::Memory(object, CacheState::HitMemory)))
+        }
+        Some(Stored::Object(_)) => None,
+        Some(Stored::Missing { until }) => (now < until).then_some(Err(Refusal::NotFound)),
+        Some(Stored::Varies(variants)) => {
             let variant = variants.key(&Key::from(key), headers)?;
             match shared.memory.get(variant.borrowed())? {
                 Stored::Object(object) if served(&object) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
                 _ => None,
             }
+        }
+        None => {
+            let object = tiers::at_hand(shared, key)?;
+            served(&object).then_some(Ok(Found::Memory(object, CacheState::HitDisk)))
         }
     }
 }
@@ -104,7 +119,8 @@ fn is_served(shared: &Shared, object: &Object, now: Instant, target: Option<&Tar
     !is_asked || object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
 }
 
-/// Joins the fill of `key`, or begins it, and waits for its head; for requests of the edge's own.
+/// What the disk has, or what a fill brings: joined, or begun, and waited for until its head is there. For requests of
+/// the edge's own.
 ///
 /// # Errors
 /// Whatever kept the origin from giving the object.
@@ -117,11 +133,28 @@ pub(crate) async fn filled(
     good(served(shared, key, target, query, None).await?.0)
 }
 
+/// As [`filled`], past the disk.
+///
+/// # Errors
+/// As [`filled`].
+pub(crate) async fn fetched(
+    shared: &Arc<Shared>,
+    key: Key,
+    target: &Target,
+    query: Option<&str>,
+) -> Result<Found, Refusal> {
+    let primary = key.primary().unwrap_or(key);
+    let none = HeaderMap::new();
+    let request = Request { target, query, asks: RequestDirectives::default(), headers: &none, is_ours: true };
+    good(brought(shared, &primary, &request).await?.0)
+}
+
 /// What the edge itself can use: an object, or none.
 fn good(found: Found) -> Result<Found, Refusal> {
     let status = match &found {
         Found::Memory(object, _) => object.status(),
         Found::Filling(meta, ..) => meta.status(),
+        Found::Disk(object) => object.meta().status(),
         Found::Pass | Found::Handed(_) => StatusCode::OK,
     };
     match (status, found) {
@@ -150,8 +183,26 @@ pub(crate) async fn served(
     };
     let none = HeaderMap::new();
     let request = Request { target, query, asks, headers: headers.unwrap_or(&none), is_ours: headers.is_none() };
+    if let Some(found) = tiers::recall(shared, &primary).await
+        && suits(shared, &found, &request.asks)
+    {
+        return Ok((found, How::hit()));
+    }
+    brought(shared, &primary, &request).await
+}
+
+/// Whether what the disk has is what the client asks for.
+fn suits(shared: &Shared, found: &Found, asks: &RequestDirectives) -> bool {
+    match found {
+        Found::Memory(object, _) => object.use_for(Instant::now(), asks, &shared.config.cache) == Use::Fresh,
+        _ => *asks == RequestDirectives::default(),
+    }
+}
+
+/// What a fill brings.
+async fn brought(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<(Found, How), Refusal> {
     for _ in 0..VARIANT_ROUNDS {
-        if let Some(found) = once(shared, &primary, &request).await? {
+        if let Some(found) = once(shared, primary, request).await? {
             return Ok(found);
         }
     }

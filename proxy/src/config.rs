@@ -13,13 +13,15 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cache::{Disk, mark};
 use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
-pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 use crate::limit::{LimitsConfig, RedisConfig};
+pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 pub use tls::{CertificateFiles, TlsConfig};
 
@@ -79,6 +81,10 @@ pub struct CacheConfig {
     pub memory: u64,
     /// The largest object that is kept (`max_object`); larger ones are passed through.
     pub max_object: u64,
+    /// Bytes of the disk tier, all of its files together (`disk`); 0: there is none.
+    pub disk: u64,
+    /// The folder of the disk tier (`dir`), for this edge alone.
+    pub dir: Option<PathBuf>,
     /// Bytes that all running fills may hold together (`in_flight`).
     pub in_flight: u64,
     /// How long each kind is fresh (`[cache.ttl]`).
@@ -159,6 +165,8 @@ impl Default for CacheConfig {
         Self {
             memory: 256 << 20,
             max_object: 16 << 20,
+            disk: 0,
+            dir: None,
             in_flight: 128 << 20,
             ttl: TtlConfig::default(),
             stale_if_error: Duration::from_secs(600),
@@ -278,6 +286,27 @@ impl EdgeConfig {
     }
 }
 
+impl EdgeConfig {
+    /// What each route leads to, as a number that stays the same while the route does, wherever it stands in the
+    /// file: bytes on the disk must not be served under another route. Credentials are no part of it.
+    pub(crate) fn route_marks(&self) -> Vec<u64> {
+        let marked = |route: &RouteConfig| {
+            let mut parts = vec![route.path.clone()];
+            parts.extend([&route.host, &route.prefix].map(|part| format!("{part:?}")));
+            if let Some(origin) = self.origins.get(&route.origin) {
+                let Endpoint { tls, host, port, path } = &origin.endpoint;
+                parts.extend([format!("{tls}:{port}"), host.clone(), path.clone(), origin.prefix.clone()]);
+                parts.push(match &origin.kind {
+                    OriginKind::S3 { bucket, .. } => format!("s3:{bucket}"),
+                    OriginKind::Http => "http".to_owned(),
+                });
+            }
+            mark(&parts)
+        };
+        self.routes.iter().map(marked).collect()
+    }
+}
+
 impl RouteConfig {
     /// `/hls/{track}/`, stored in the default origin under the same name.
     pub fn contract() -> Self {
@@ -342,6 +371,21 @@ fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
     }
     if cache.max_object > cache.in_flight {
         section.problem("in_flight", "must be at least `max_object`, or the largest objects could never be fetched");
+    }
+    cache.disk = section.or("disk", Size(cache.disk)).0;
+    cache.dir = section.get("dir");
+    if cache.disk > 0 {
+        let least = Disk::least(cache.max_object);
+        if cache.dir.is_none() {
+            section.problem("dir", "missing; `disk` needs a folder of its own, such as \"/var/cache/segue\"");
+        }
+        if cache.disk < least {
+            let message =
+                format!("too small: with this `max_object` it takes {}MiB or more, or 0 for none", least >> 20);
+            section.problem("disk", message);
+        } else if cache.disk > Disk::MOST {
+            section.problem("disk", format!("too large: at most {}GiB", Disk::MOST >> 30));
+        }
     }
     let ttl = section.section("ttl");
     for (name, value) in [
@@ -422,7 +466,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = [\"10.0.0.0/33\"]\nproxy_protocol = \"v3\"\n[tls]\ncert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\ndisk = \"1MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = [\"10.0.0.0/33\"]\nproxy_protocol = \"v3\"\n[tls]\ncert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -435,6 +479,8 @@ mod tests {
             "cache.waiters: whoever asks first waits too",
             "cache.wait: must be longer than 0s",
             "cache.max_object: an object of this size does not fit",
+            "cache.dir: missing; `disk` needs a folder",
+            "cache.disk: too small: with this `max_object` it takes 25MiB or more",
             "cache.control.mutable: not a header value",
             "tickets.require: unknown key; did you mean `required`?",
             "keys.k1:",

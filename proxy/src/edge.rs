@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
-use crate::cache::{Key, Memory};
+use crate::cache::{Disk, Key, Memory};
 use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) tickets: TicketCache,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) memory: Memory,
+    /// What does not fit into memory, where `[cache] disk` gives it room.
+    pub(crate) disk: Option<Arc<Disk>>,
     /// The fills that run. Held for a look-up and an insert, never over an await.
     pub(crate) fills: Mutex<HashMap<Key, Arc<Fill>>>,
     /// Bytes that fills may hold, in units of [`RESERVATION_UNIT`].
@@ -135,6 +137,7 @@ impl Shared {
             tickets: self.tickets.len(),
             ticket_misses: self.tickets.misses(),
             revision: snapshot.revision,
+            families: self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(),
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
         self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text()
@@ -171,7 +174,10 @@ impl Edge {
             (given, address) => Some(bind(given, address.unwrap_or(config.listen)).await?),
         };
         let address = listener.1;
-        let shared = Arc::new(build(config, first, events)?);
+        let tasks = TaskTracker::new();
+        let disk = Disk::open(&config.cache, config.route_marks(), tasks.clone()).await;
+        let disk = disk.map_err(|problem| StartError::Config { what: "[cache] disk".to_owned(), problem })?;
+        let shared = Arc::new(build(config, first, events, tasks, disk)?);
         let (entrances, tls) = entrances(&shared, listener).await?;
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
@@ -236,6 +242,9 @@ impl Edge {
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
+        if let Some(disk) = &self.shared.disk {
+            disk.close().await;
+        }
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
         }
@@ -298,13 +307,18 @@ async fn bind(
     Ok((listener, address))
 }
 
-fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<EventLog>>) -> Result<Shared, StartError> {
+fn build(
+    config: EdgeConfig,
+    document: Arc<SnapshotDoc>,
+    events: Option<Arc<EventLog>>,
+    tasks: TaskTracker,
+    disk: Option<Arc<Disk>>,
+) -> Result<Shared, StartError> {
     let wrong = |what: &str| {
         let what = what.to_owned();
         move |problem: String| StartError::Config { what, problem }
     };
     let metrics = Arc::new(Metrics::default());
-    let tasks = TaskTracker::new();
     let mut origins = Vec::new();
     let mut places = HashMap::new();
     for (name, origin) in &config.origins {
@@ -326,10 +340,15 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         routes.push(Route::new(index, place, route).map_err(wrong(&what))?);
     }
     let permits = usize::try_from(config.cache.in_flight / RESERVATION_UNIT).unwrap_or(usize::MAX);
+    let snapshots = Snapshots::new(config.keys.clone(), document)?;
+    if let Some(disk) = &disk {
+        snapshots.restore(disk.purged())?;
+    }
     Ok(Shared {
         routes,
         origins,
-        snapshots: Snapshots::new(config.keys.clone(), document)?,
+        snapshots,
+        disk,
         tickets: TicketCache::new(config.tickets.remembered),
         limiter: match &config.redis {
             Some(redis) => Limiter::shared(&config.limits, redis, &config.name).map_err(wrong("[redis]"))?,

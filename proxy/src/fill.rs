@@ -23,7 +23,7 @@ use pingora_http::ResponseHeader;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::cache::{Key, Meta, Object, Stored, Variants};
+use crate::cache::{self, Key, Meta, Object, Stored, Variants};
 use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Checks, Mismatch, Origin, OriginAnswer, OriginBody, Want};
@@ -399,6 +399,7 @@ impl Job {
     fn store(&self, key: &Key, stored: Stored) {
         let _fills = self.shared.fills.lock();
         if !self.fill.outdated.load(Ordering::Relaxed) {
+            cache::keep(&self.shared, key, self.target.kind, &stored, self.previous.as_ref());
             self.shared.memory.put(key.clone(), stored);
         }
     }

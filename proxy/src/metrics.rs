@@ -102,6 +102,27 @@ pub(crate) struct Readings {
     pub(crate) ticket_misses: u64,
     pub(crate) revision: u64,
     pub(crate) keys: Vec<(String, u64)>,
+    /// What parts of the edge count by themselves.
+    pub(crate) families: Vec<Family>,
+}
+
+/// One metric and its samples: labels, and value.
+#[derive(Debug)]
+pub(crate) struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    samples: Vec<(String, u64)>,
+}
+
+impl Family {
+    pub(crate) fn counter(name: &'static str, help: &'static str, samples: Vec<(String, u64)>) -> Self {
+        Self { name, kind: "counter", help, samples }
+    }
+
+    pub(crate) fn gauge(name: &'static str, help: &'static str, samples: Vec<(String, u64)>) -> Self {
+        Self { name, kind: "gauge", help, samples }
+    }
 }
 
 impl Metrics {
@@ -215,6 +236,12 @@ impl Metrics {
         text.sample("segue_cache_files_bytes", "", bytes);
         text.family("segue_cache_files_failed_total", "counter", "Hot bodies that could get no file.");
         text.sample("segue_cache_files_failed_total", "", failed);
+        for family in &readings.families {
+            text.family(family.name, family.kind, family.help);
+            for (labels, value) in &family.samples {
+                text.sample(family.name, labels, value);
+            }
+        }
         if let Some(events) = events {
             text.family("segue_fact_overflow_total", "counter", "Facts and denials that did not fit, by reason.");
             for (reason, count) in events.overflow().by_reason() {

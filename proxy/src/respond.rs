@@ -7,6 +7,7 @@
 //! On failure: [`Cut`], which tells Pingora to close the connection without another byte.
 
 pub(crate) mod conditions;
+mod disk;
 mod head;
 pub(crate) mod hit;
 mod multipart;
@@ -145,6 +146,7 @@ async fn deliver(
     match found {
         Found::Memory(object, state) => memory(shared, session, exchange, &object, state, media).await,
         Found::Filling(meta, reader, state) => filling(shared, session, exchange, (&meta, reader), state, media).await,
+        Found::Disk(object) => disk::answer(shared, session, exchange, object, media).await,
         Found::Pass => pass::through(shared, session, exchange, media).await,
         // It came to a request without ranges and conditions; they are the origin's to decide.
         Found::Handed(answer) if answer.status == StatusCode::OK && !pass::is_plain(session) => {

@@ -226,7 +226,7 @@ impl ProxyHttp for Service {
         exchange: &mut Exchange,
     ) -> Result<()> {
         if response.status.is_success() || response.status.is_redirection() {
-            upstream::invalidate(&self.shared, exchange, &response.headers);
+            upstream::invalidate(&self.shared, exchange, &response.headers).await;
         }
         Ok(())
     }

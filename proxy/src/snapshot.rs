@@ -50,7 +50,9 @@ struct Source {
 
 /// Too many tracks were purged on this edge alone.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {LOCAL_PURGES_MAX} tracks were purged on this edge; restart it to start from an empty cache")]
+#[error(
+    "more than {LOCAL_PURGES_MAX} tracks were purged on this edge; restart it with an empty cache (memory, and `[cache] dir`)"
+)]
 pub(crate) struct TooManyPurges;
 
 impl Snapshots {
@@ -104,6 +106,16 @@ impl Snapshots {
             tracing::error!(%error, "the snapshot could not be rebuilt after a purge");
         }
         Ok(generation)
+    }
+
+    /// Takes over the purges that an earlier process was asked for here.
+    ///
+    /// # Errors
+    /// Those of the first snapshot, which was built from the same.
+    pub(crate) fn restore(&self, purges: &BTreeMap<String, u64>) -> Result<(), SnapshotError> {
+        let mut source = self.source.lock();
+        source.local_purges.extend(purges.iter().map(|(track, generation)| (track.clone(), *generation)));
+        self.rebuild(&source)
     }
 
     fn rebuild(&self, source: &Source) -> Result<(), SnapshotError> {

@@ -232,10 +232,15 @@ async fn playlist(
         Some(found) => found,
         None => cache::filled(shared, key.clone(), &target, None).await,
     };
+    let found = match found {
+        // A playlist of this size is rare, and wanted whole.
+        Ok(Found::Disk(_)) => cache::fetched(shared, key.clone(), &target, None).await,
+        found => found,
+    };
     let object = match found {
         Ok(Found::Memory(object, _)) => object,
         Ok(Found::Filling(_, mut reader, _)) => reader.whole().await?,
-        Ok(Found::Pass | Found::Handed(_)) | Err(Refusal::NotFound) => return Ok(None),
+        Ok(Found::Pass | Found::Handed(_) | Found::Disk(_)) | Err(Refusal::NotFound) => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
     // The object may have outlived its timeline.

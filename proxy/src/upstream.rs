@@ -85,8 +85,8 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
 }
 
 /// Forgets what the request may have changed: its own object, and what the answer's `Location` and `Content-Location`
-/// name at the same origin, all variants of each.
-pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange, answer: &HeaderMap) {
+/// name at the same origin, all variants of each, in memory and on the disk.
+pub(crate) async fn invalidate(shared: &Shared, exchange: &Exchange, answer: &HeaderMap) {
     let Some(target) = &exchange.target else { return };
     let own =
         [exchange.query.as_deref(), None].map(|query| cache::key(shared, &exchange.snapshot, target, query).into());
@@ -96,17 +96,20 @@ pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange, answer: &HeaderMa
         Some(cache::key(shared, &exchange.snapshot, &target, query.as_deref()).into())
     });
     let keys: Vec<Key> = own.into_iter().chain(named).collect();
-    let mut fills = shared.fills.lock();
-    // A fill that runs may bring what was there before.
-    fills.retain(|running, fill| {
-        let is_of = keys.iter().any(|key| running == key || running.primary().as_ref() == Some(key));
-        if is_of {
-            fill.outdate();
-        }
-        !is_of
-    });
-    for key in &keys {
-        shared.memory.forget(key);
+    let graves: Vec<_> = {
+        let mut fills = shared.fills.lock();
+        // A fill that runs may bring what was there before.
+        fills.retain(|running, fill| {
+            let is_of = keys.iter().any(|key| running == key || running.primary().as_ref() == Some(key));
+            if is_of {
+                fill.outdate();
+            }
+            !is_of
+        });
+        keys.iter().filter_map(|key| cache::forget(shared, key)).collect()
+    };
+    if let Some(disk) = &shared.disk {
+        disk.bury(graves).await;
     }
 }
 

@@ -33,6 +33,29 @@ impl<'k> KeyRef<'k> {
     pub(crate) fn sibling(self, path: &'k str) -> Self {
         Self { path, query: None, variant: None, ..self }
     }
+
+    /// The place of the route, as this process counts routes.
+    pub(crate) fn route(self) -> u16 {
+        self.route
+    }
+
+    /// Writes it in a form that outlives the process: `route` stands for what the route leads to.
+    pub(crate) fn encode(self, route: u64, out: &mut Vec<u8>) {
+        let Self { route: _, generation, path, query, variant } = self;
+        out.extend_from_slice(&route.to_le_bytes());
+        out.extend_from_slice(&generation.to_le_bytes());
+        out.extend_from_slice(&(path.len() as u64).to_le_bytes());
+        out.extend_from_slice(path.as_bytes());
+        if let Some(query) = query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        if let Some(variant) = variant {
+            // No query holds a line end.
+            out.push(b'\n');
+            out.extend_from_slice(variant.as_bytes());
+        }
+    }
 }
 
 impl Equivalent<Key> for KeyRef<'_> {
@@ -68,6 +91,14 @@ impl Key {
     /// The URL's own key; `None` where this is it.
     pub(crate) fn primary(&self) -> Option<Self> {
         self.variant.is_some().then(|| Self { variant: None, ..self.clone() })
+    }
+
+    /// The path in what [`KeyRef::encode`] wrote, for the log.
+    pub(crate) fn path_in(encoded: &[u8]) -> String {
+        let length = encoded.get(16..24).and_then(|length| Some(u64::from_le_bytes(length.try_into().ok()?)));
+        let path = encoded.get(24..).unwrap_or_default();
+        let length = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX).min(path.len());
+        String::from_utf8_lossy(path.get(..length).unwrap_or_default()).into_owned()
     }
 
     /// Bytes that it takes in memory.

@@ -52,6 +52,8 @@ pub(crate) struct Object {
     pub(crate) media: OnceLock<Media>,
     /// The lines of its head that are the same in every whole answer from memory, once there was one.
     pub(crate) head: OnceLock<Box<[u8]>>,
+    /// The time, as the disk tier counts it, in which that was told last that this object is wanted.
+    pub(crate) told: AtomicU32,
 }
 
 /// What an object is good for.
@@ -128,7 +130,7 @@ fn is_entity_tag(value: &[u8]) -> bool {
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
         let (number, hits) = (memfile::number(), AtomicU32::new(0));
-        Self { meta, body, since, number, hits, media: OnceLock::new(), head: OnceLock::new() }
+        Self { meta, body, since, number, hits, media: OnceLock::new(), head: OnceLock::new(), told: AtomicU32::new(0) }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.

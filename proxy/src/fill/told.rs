@@ -11,7 +11,7 @@ use http::header::{AUTHORIZATION, ETAG, HeaderName, HeaderValue};
 
 use super::{Head, Job, proves_its_end};
 use crate::cache::policy::{self, Reading, Sent};
-use crate::cache::{Key, Meta, Stored, Use, Variants};
+use crate::cache::{self, Key, Meta, Stored, Use, Variants};
 use crate::hop;
 use crate::origin::{Checks, OriginAnswer};
 use crate::refusal::{OriginFailure, Refusal};
@@ -79,14 +79,22 @@ impl Job {
     /// Whether the object at hand may stand in for a failure of the origin.
     fn has_better(&self, now: Instant) -> bool {
         let asks = Default::default();
-        let usable = |object: &Arc<_>| crate::cache::Object::use_for(object, now, &asks, &self.shared.config.cache);
+        let usable = |object: &Arc<_>| cache::Object::use_for(object, now, &asks, &self.shared.config.cache);
         self.previous.as_ref().is_some_and(|previous| usable(previous) != Use::Condition)
+    }
+
+    /// What is at hand is not to be served again, from either tier.
+    fn forget_previous(&self) {
+        let _fills = self.shared.fills.lock();
+        if let (Some(grave), Some(disk)) = (cache::forget(&self.shared, &self.key), &self.shared.disk) {
+            disk.bury_later(grave);
+        }
     }
 
     /// An answer for one client. What is at hand is not the right one any more.
     fn dismiss(&self, answer: OriginAnswer, lasting: bool) -> Result<(), Refusal> {
         if answer.status.is_success() && self.previous.is_some() {
-            self.shared.memory.forget(&self.key);
+            self.forget_previous();
         }
         self.pass(answer, lasting)
     }
@@ -101,7 +109,7 @@ impl Job {
             Reading::Pass { .. } => {
                 // It is confirmed, and from now on not to be kept: for those who wait it still is the object.
                 let meta = Meta::read(&head, &self.target, sent.cache).ok_or(Refusal::Internal)?;
-                self.shared.memory.forget(&self.key);
+                self.forget_previous();
                 (Meta { http: previous.meta.http.clone(), ..meta }, false)
             }
         };
@@ -132,7 +140,9 @@ impl Job {
         let key = variants.key(&primary, &self.client).ok_or(Unplaced)?;
         if !self.fill.outdated.load(std::sync::atomic::Ordering::Relaxed) {
             if is_new {
-                self.shared.memory.put(primary, Stored::Varies(Arc::clone(&variants)));
+                let stored = Stored::Varies(Arc::clone(&variants));
+                cache::keep(&self.shared, &primary, self.target.kind, &stored, None);
+                self.shared.memory.put(primary, stored);
             }
             if let Some(oldest) = variants.admit(&key) {
                 self.shared.memory.forget(&oldest);

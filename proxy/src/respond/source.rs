@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::range::Window;
+use crate::cache::{OnDisk, Parts};
 use crate::fill::FillReader;
 use crate::refusal::{OriginFailure, Refusal};
 
@@ -36,6 +37,10 @@ pub(super) enum Source {
         left: u64,
         to_end: bool,
     },
+    Disk {
+        first: Option<Part>,
+        parts: Box<Parts>,
+    },
 }
 
 impl Source {
@@ -52,6 +57,13 @@ impl Source {
         let window = window.unwrap_or(Window::whole(0));
         let to_end = window.first + window.length() == length;
         Self::Fill { reader, ready: Bytes::new(), skip: window.first, left: window.length(), to_end }
+    }
+
+    /// The first part is read at once. `None`: it cannot be.
+    pub(super) async fn disk(object: OnDisk, window: Window) -> Option<Self> {
+        let mut parts = Box::new(object.parts(window.first, window.length()));
+        let (bytes, last) = parts.next().await.ok()??;
+        Some(Self::Disk { first: Some(Part { bytes, last }), parts })
     }
 
     /// The next part; `None` after the last.
@@ -75,6 +87,13 @@ impl Source {
                 }
                 Ok(Some(Part { last: left.is_empty(), bytes }))
             }
+            Self::Disk { first, parts } => match first.take() {
+                Some(first) => Ok(Some(first)),
+                None => {
+                    let part = parts.next().await.map_err(|_| Refusal::Internal)?;
+                    Ok(part.map(|(bytes, last)| Part { bytes, last }))
+                }
+            },
             Self::Fill { reader, ready, skip, left, to_end } => {
                 while *left > 0 {
                     if ready.is_empty() {
