@@ -13,7 +13,7 @@ use http::header::{
 const HEADERS_MAX: usize = 64;
 
 /// What stands at the front of the bytes.
-pub(super) enum Head<'b> {
+pub(crate) enum Head<'b> {
     /// Not yet a whole head.
     Partial,
     /// Nothing that can be parsed here.
@@ -25,7 +25,7 @@ pub(super) enum Head<'b> {
 }
 
 /// Parses the head at the front of `bytes`; its headers go into `headers`, which is cleared first.
-pub(super) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
+pub(crate) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
     headers.clear();
     let mut places = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
@@ -49,8 +49,8 @@ pub(super) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
     };
     let bodyless = is_bodyless(headers);
     let target = request.path.unwrap_or_default();
-    let closes = headers.get(CONNECTION).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
-    if !bodyless || closes || request.version != Some(1) || !is_plain_target(target) || !has_plain_host(headers) {
+    let stays = headers.get_all(CONNECTION).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    if !bodyless || !stays || request.version != Some(1) || !is_plain_target(target) || !has_plain_host(headers) {
         return Head::Whole { length, bodyless };
     }
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -111,6 +111,7 @@ mod tests {
             ("GET /a#b HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a|b HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n", true),
+            ("GET /a HTTP/1.1\r\nHost: e\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", true),
             ("GET /a HTTP/1.1\r\nHost: e\r\nContent-Length: 0\r\n\r\n", false),
             ("GET /a HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n", false),
             ("GET /a HTTP/1.1\r\nHost: e\r\nUpgrade: websocket\r\n\r\n", false),
