@@ -18,6 +18,9 @@ mod edge;
 mod exchange;
 mod fact;
 mod fill;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 mod lock;
 mod metrics;
