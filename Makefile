@@ -12,12 +12,19 @@ CONSOLE := control-plane/console
 BROWSER := testkit/browser
 # What `segue demo` is started with; for example: make demo DEMO="--port 8800 --dir /srv/demo"
 DEMO ?=
+# How long the soak loads an edge, how long each fuzz target runs, and how long it may take to find a planted bug.
+SOAK_SECONDS ?= 600
+FUZZ_SECONDS ?= 600
+PLANTED_SECONDS ?= 300
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
 # Tools of cargo's that are built here where the machine has none.
 NEXTEST_VERSION := 0.9.143
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+# The compiler that fuzz targets need for their coverage.
+FUZZ_TOOLCHAIN := nightly
 
 # Debian packages: to build, to run the demo, to run the tests.
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
@@ -27,7 +34,7 @@ BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 
 .PHONY: help
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: demo-parts build ## Build and run a whole Segue; ends with a page to open
@@ -75,6 +82,18 @@ bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performa
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
 	cargo build --release --locked -p segue-proxy --example limits
 	python3 -B testkit/limits/proof.py --edge $(TARGET)/release/examples/limits
+.PHONY: soak
+soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+.PHONY: fuzz fuzz-planted fuzz-tools
+fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)
+	fuzz/run $(FUZZ_SECONDS)
+fuzz-planted: fuzz-tools ## Show that every fuzz target finds a bug planted for it
+	fuzz/prove $(PLANTED_SECONDS)
+fuzz-tools:
+	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
 
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:

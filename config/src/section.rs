@@ -312,6 +312,7 @@ mod tests {
         let secret = Secret::from_text(&format!("file:{}", file.path().display())).unwrap();
         assert_eq!(secret.expose(), "hunter2-hunter2");
         assert_eq!(format!("{secret:?}"), "Secret(…)");
+        assert!(Secret::from_text("file:/dev/zero").unwrap_err().contains("too large for a secret"));
         assert!(Secret::from_text("env:SEGUE_NO_SUCH_VARIABLE").unwrap_err().contains("is not set"));
     }
 

@@ -1,6 +1,7 @@
 //! The kinds of values that a configuration holds, each with its unit in its type.
 
 use std::fmt;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -172,7 +173,14 @@ impl fmt::Debug for Secret {
 }
 
 /// A secret file larger than this is a mistake (a key is 32 bytes, a token some dozens).
-const SECRET_FILE_MAX: u64 = 64 * 1024;
+const SECRET_FILE_MAX: usize = 64 * 1024;
+
+/// Reads one byte more than may be at most: devices and pipes do not say how long they are.
+fn read_bounded(path: &str) -> std::io::Result<String> {
+    let mut content = String::new();
+    std::fs::File::open(path)?.take(SECRET_FILE_MAX as u64 + 1).read_to_string(&mut content)?;
+    Ok(content)
+}
 
 impl Value for Secret {
     fn from_toml(value: &toml::Value) -> Result<Self, String> {
@@ -183,11 +191,10 @@ impl Value for Secret {
         let secret = if let Some(name) = text.strip_prefix("env:") {
             std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
         } else if let Some(path) = text.strip_prefix("file:") {
-            let size = std::fs::metadata(path).map_err(|error| format!("cannot read {path}: {error}"))?.len();
-            if size > SECRET_FILE_MAX {
-                return Err(format!("{path} is {size} bytes, too large for a secret"));
+            let content = read_bounded(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            if content.len() > SECRET_FILE_MAX {
+                return Err(format!("{path} is larger than {SECRET_FILE_MAX} bytes, too large for a secret"));
             }
-            let content = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
             content.trim_end_matches(['\r', '\n']).to_owned()
         } else {
             text.to_owned()

@@ -14,9 +14,9 @@
 //! On failure: a client that is gone, idle for too long or too slow to read ends its connection; a fact that was noted
 //! is settled as not complete.
 
-mod head;
+pub(crate) mod head;
 mod http2;
-mod screen;
+pub(crate) mod screen;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};

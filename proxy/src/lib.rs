@@ -19,6 +19,9 @@ mod edge;
 mod exchange;
 mod fact;
 mod fill;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hop;
 pub mod limit;
 mod listener;

@@ -7,7 +7,7 @@
 //! That is remembered for a while: long where there is no playlist, briefly where the origin failed to give one. The
 //! fills that a search began go on without it, and what they bring is learnt all the same.
 
-mod playlist;
+pub(crate) mod playlist;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Segue's edge beside a tuned nginx (the better of two forms): CPU per signed hit, cold fill for a crowd, memory per idle connection.
 
-  hits   1 KB, 32 KB and 200 KB, plain and TLS 1.3, in interleaved rounds: CPU time per request and throughput
+  plain  hits of 1 KB, 32 KB and 200 KB in interleaved rounds: CPU time per request and throughput
+  tls    the same over TLS 1.3
+  disk   hits of 32 KB and 200 KB from Segue's disk tier, its memory being too small for them
   fill   1,000 clients on one cold 200 KB segment behind a slow origin: GETs at the origin, first bytes
   idle   memory that each server holds for a connection that was served once and stays
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
-is not needed. The full form takes about 12 minutes, the quick form about 4. Progress goes to standard error, the
+is not needed. The full form takes about 14 minutes, the quick form about 5. Progress goes to standard error, the
 path of the JSON with every raw number to standard output.
 
 The page docs/performance.md and its plot are written when a full form has measured all parts, or where --docs names
@@ -39,7 +41,9 @@ from processes import Cores, Failure, raise_file_limit, say
 from servers import Certificate, Segue
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ("hits", "fill", "idle")
+PARTS = ("plain", "tls", "disk", "fill", "idle")
+#: Sizes of which hits from disk are measured: smaller ones are in memory in life.
+DISK_SIZES = ("32 KB", "200 KB")
 NEEDS = ("wrk", "nginx", "openssl", "taskset")
 #: Open files that the crowd and the idle connections need.
 FILES = 4096
@@ -55,12 +59,20 @@ class Form:
         self.bound = 600 if quick else 1800
 
 
+def parts(text: str) -> list[str]:
+    """Parts by commas, in the order in which they are measured."""
+    wanted = set(text.split(","))
+    if wanted - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(wanted - set(PARTS)))}: there is {', '.join(PARTS)}")
+    return [part for part in PARTS if part in wanted]
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segue", type=pathlib.Path, default=ROOT / "target/release/segue", metavar="FILE",
                         help="the command to measure, a release build (default: target/release/segue)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s runs and 2 fills; enough to see a large change")
-    parser.add_argument("--only", choices=PARTS, help="measure one part alone")
+    parser.add_argument("--only", type=parts, metavar="PARTS", help=f"measure these parts alone, by commas: {', '.join(PARTS)}")
     parser.add_argument("--json", type=pathlib.Path, metavar="OUT", default=ROOT / "target/bench/performance.json",
                         help="where the raw numbers go (default: target/bench/performance.json)")
     parser.add_argument("--docs", type=pathlib.Path, metavar="DIR",
@@ -83,21 +95,24 @@ def check_needs(segue: pathlib.Path) -> None:
 
 def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
     form = Form(given.quick)
-    parts = [given.only] if given.only else list(PARTS)
+    wanted = given.only or list(PARTS)
     cores = Cores.choose()
     # The benchmark itself, and what it starts without another wish, stays off the server's core.
     os.sched_setaffinity(0, {cores.load})
-    result = {"version": 1, "quick": given.quick, "parts": parts, "machine": report.machine(given.segue, cores)}
+    result = {"version": 1, "quick": given.quick, "parts": wanted, "machine": report.machine(given.segue, cores)}
     certificate = Certificate(folder)
     segue = Segue(given.segue.resolve(), folder / "probe", certificate)
     result["edge"] = {"origin_kind": segue.kind, "parts": segue.parts, "refused": segue.refused}
-    if "hits" in parts:
-        hits = Hits(segue, cores, folder, certificate, form.seconds)
-        transports = [False, True] if "tls" in segue.parts else [False]
-        result["hits"] = [hits.series(label, size, tls, form.rounds) for tls in transports for label, size in load.SIZES.items()]
-    if "fill" in parts:
+    hits = Hits(segue, cores, folder, certificate, form.seconds)
+    result["hits"] = []
+    for part, tls in (("plain", False), ("tls", True)):
+        if part in wanted and (not tls or "tls" in segue.parts):
+            result["hits"] += [hits.series(label, size, tls, form.rounds) for label, size in load.SIZES.items()]
+    if "disk" in wanted and "disk" in segue.parts:
+        result["disk"] = [hits.series(label, load.SIZES[label], False, form.rounds, disk=True) for label in DISK_SIZES]
+    if "fill" in wanted:
         result["fill"] = Fill(segue, cores, folder).measure(form.fills)
-    if "idle" in parts:
+    if "idle" in wanted:
         result["idle"] = Idle(segue, cores, folder, certificate).measure()
     result["machine"]["load_average_after"] = os.getloadavg()
     return result

@@ -173,6 +173,21 @@ def check_bytes(name: str, port: int, tls: bool, items: list[Object], targets: l
         client.close()
 
 
+def cache_states(port: int, targets: list[str]) -> list[str]:
+    """What `Cache-Status` says of each target, asked for once."""
+    client = connection(port, False)
+    try:
+        states = []
+        for target in targets:
+            client.request("GET", target)
+            answer = client.getresponse()
+            answer.read()
+            states.append(answer.getheader("Cache-Status", ""))
+        return states
+    finally:
+        client.close()
+
+
 def check_refusals(name: str, port: int, tls: bool, item: Object, forged: str) -> None:
     """A forged signature and a missing one must be refused: a server that checks nothing is no peer."""
     for target in (forged, item.path):

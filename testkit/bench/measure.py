@@ -14,6 +14,11 @@ from servers import NGINX_FORMS, Origin, Segue, Server, start_nginx_edge
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 #: Seconds of load before a series, in which nothing is measured.
 WARM_SECONDS = 1
+#: Memory that Segue's edge has beside one object, where hits are to come from its disk.
+MEMORY_BESIDE = 16 * load.KIB
+#: How long the disk tier may take to write what was filled, and the share of hits that must come from it.
+SETTLE_SECONDS = 20
+DISK_SHARE = 0.9
 #: Above this share of the server's core taken by strangers, a run is called disturbed.
 STRANGERS = 0.10
 
@@ -79,17 +84,23 @@ class Hits:
         self.script = folder / "load.lua"
         self.script.write_text(load.WRK_SCRIPT)
 
-    def series(self, label: str, size: int, tls: bool, rounds: int) -> dict:
-        """Fresh servers, warmed and checked; then rounds, each begun by another server; then checked again."""
-        name = f"{label}, {'TLS 1.3' if tls else 'plain'}"
+    def series(self, label: str, size: int, tls: bool, rounds: int, disk: bool = False) -> dict:
+        """Fresh servers, warmed and checked; then rounds, each begun by another server; then checked again.
+
+        With `disk`, Segue's memory holds one object at a time, so that hits come from its disk tier, as nginx's come
+        from its cache's files.
+        """
+        kind = "disk" if disk else "tls" if tls else "plain"
+        name = f"{label}, {'from disk' if disk else 'TLS 1.3' if tls else 'plain'}"
         items = load.objects(size)
-        place = self.folder / f"hits-{size}-{'tls' if tls else 'plain'}"
+        place = self.folder / f"hits-{size}-{kind}"
         root = place / "objects"
         load.write_objects(root, size)
         with Origin(place / "origin", root, self.cores) as origin:
             with contextlib.ExitStack() as running:
-                core, parts = self.cores.server, ["events", "limits"] + ["tls"] * tls
-                segue = running.enter_context(self.segue.start(core, place / "segue", origin.port, parts))
+                core, parts = self.cores.server, ["events", "limits"] + ["tls"] * tls + ["disk"] * disk
+                memory = size + MEMORY_BESIDE
+                segue = running.enter_context(self.segue.start(core, place / "segue", origin.port, parts, memory))
                 sides = [(segue, self.segue.urls)]
                 for form in NGINX_FORMS:
                     nginx = start_nginx_edge(core, place / form, origin.port, self.certificate if tls else None, form)
@@ -103,6 +114,8 @@ class Hits:
                     (place / f"{server.name}.targets").write_text("\n".join(mine) + "\n")
                     self.run(server, place, WARM_SECONDS, size)
                 say(f"hits, {name}: bytes and refusals are right on all sides; {rounds} rounds of {self.seconds} s runs")
+                if disk:
+                    self.settle(segue, targets["segue"])
                 filled = origin.requests()
                 taken = []
                 for number in range(rounds):
@@ -117,8 +130,18 @@ class Hits:
                 for server, _ in sides:
                     load.check_bytes(server.name, server.port, tls, items, targets[server.name])
                 facts = self.facts(segue, len(items))
-        return {"size": label, "tls": tls, "negotiated": negotiated, "facts": facts, "rounds": taken,
+        return {"size": label, "disk": disk, "tls": tls, "negotiated": negotiated, "facts": facts, "rounds": taken,
                 "summary": summarise(taken)}
+
+    def settle(self, segue: Server, targets: list[str]) -> None:
+        """Waits until what was filled is on the disk, and proves that hits come from there."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            states = load.cache_states(segue.port, targets)
+            if sum("disk" in state for state in states) >= DISK_SHARE * len(states):
+                return
+            time.sleep(0.5)
+        raise Failure(f"hits do not come from the disk tier: {sorted(set(states))}")
 
     def run(self, server: Server, place: pathlib.Path, seconds: int, size: int) -> dict:
         """One run of the load against one server."""

@@ -75,6 +75,18 @@ def hits_table(series: list[dict]) -> str:
     return "\n".join(rows)
 
 
+def disk_table(series: list[dict]) -> str:
+    rows = ["| size | CPU per hit, Segue / best nginx | Segue | nginx `sendfile` | nginx copy | throughput, Segue / best nginx |",
+            "|---|---|---|---|---|---|"]
+    for one in series:
+        s = one["summary"]
+        cells = {name: f"{s['cpu_us'][name]['median']:.1f} µs" for name in s["cpu_us"]}
+        cells[s["peer"]] = f"**{cells[s['peer']]}**"
+        rows.append(f"| {one['size']} | {span(s['cpu_ratio'])} | {cells['segue']} | {cells['nginx-sendfile']} | {cells['nginx-copy']} "
+                    f"| {span(s['throughput_ratio'])} |")
+    return "\n".join(rows)
+
+
 def rates_table(series: list[dict]) -> str:
     rows = ["| | size | throughput, Segue / best nginx | Segue | nginx |", "|---|---|---|---|---|"]
     for one in series:
@@ -120,7 +132,9 @@ def not_measured(result: dict) -> list[str]:
     if refused.get("events"):
         lines.append("facts on Segue's side: this build of the edge takes no `[events] dir`. nginx does write its log.")
     lines.append("a policy on Segue's side.")
-    lines.append("hits from disk with the memory tier cold. nginx's hits come from the kernel's page cache, Segue's from its memory.")
+    if refused.get("disk"):
+        lines.append("hits from Segue's disk tier: this build of the edge takes no `[cache] disk`.")
+    lines.append("a disk that must turn or seek: what both serve from disk is in the kernel's page cache.")
     lines.append("nginx with kernel TLS, which gives its `sendfile` back under TLS: it needs a kernel and an OpenSSL built for it.")
     return lines
 
@@ -130,7 +144,7 @@ def warnings(result: dict) -> list[str]:
     if result["quick"]:
         lines.append("These are numbers of the quick form: few and short runs. They show that the benchmark works and where things stand; "
                      "`make bench` takes the real ones.")
-    series = result.get("hits") or []
+    series = (result.get("hits") or []) + (result.get("disk") or [])
     disturbed = sum(one["summary"]["disturbed"] for one in series)
     if disturbed:
         runs = sum(3 * len(one["rounds"]) for one in series)
@@ -165,6 +179,10 @@ def page(result: dict) -> str:
                   "CPU time: on loopback a part of a sender's work can fall to the receiver, and the sum shows it.", "", rates_table(hits), "",
                   "Beside each throughput stands the share of its core that the server used: below 100 % something else was the limit "
                   "(the load generator, or another process), and the throughput is not the server's most.", ""]
+    if result.get("disk"):
+        parts += ["## Hits from disk", "",
+                  "Segue's memory holds one object at a time, so that its hits come from its disk tier, checksums included; nginx's come from its cache's "
+                  "files, as always. The files of both are in the page cache.", "", disk_table(result["disk"]), ""]
     if cold:
         parts += ["## A cold object and a crowd", "",
                   f"{cold['clients']:,} clients ask at once for one segment of {cold['size'] // load.KIB} KB that nobody asked for before, behind an "

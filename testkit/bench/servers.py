@@ -187,7 +187,11 @@ class Segue:
         "events": '[events]\nkind = "embedded"\ndir = "{dir}/events"\n',
         "tls": '[tls]\ncert = "{certificate}"\nkey = "{key}"\n',
         "limits": f"[limits.{LIMIT_CLASS}]\nrate = 1000000\nburst = 1000000\nper = \"session\"\n",
+        # Of the memory tier so little is left that an object is out of it again before it is asked for anew.
+        "disk": '[cache]\nmemory = "{memory}B"\nmax_object = "{memory}B"\ndisk = "512MiB"\ndir = "{dir}/cache"\n',
     }
+    #: Bytes of memory for objects beside the disk tier, where nobody says otherwise.
+    MEMORY = 1 << 20
 
     def __init__(self, command: pathlib.Path, folder: pathlib.Path, certificate: Certificate):
         self.command = command
@@ -208,7 +212,8 @@ class Segue:
             if problem:
                 say(f"NOT MEASURED on Segue's side: {part}. Its configuration refuses it: {problem}")
 
-    def config(self, folder: pathlib.Path, kind: str, parts: list[str], port: int, admin: int, origin: int) -> str:
+    def config(self, folder: pathlib.Path, kind: str, parts: list[str], port: int, admin: int, origin: int,
+               memory: int = MEMORY) -> str:
         s3 = 'region = "us-east-1"\nbucket = "media"\naccess_key = "bench"\nsecret_key = "bench"\n' if kind == "s3" else ""
         text = textwrap.dedent(f"""\
             name = "bench"
@@ -224,7 +229,7 @@ class Segue:
             max = {MAX_CONNECTIONS}
             idle_timeout = "{IDLE_SECONDS}s"
             """).format(s3=s3)
-        values = {"dir": folder, "certificate": self.certificate.certificate, "key": self.certificate.key}
+        values = {"dir": folder, "memory": memory, "certificate": self.certificate.certificate, "key": self.certificate.key}
         return text + "".join(self.PARTS[part].format(**values) for part in parts)
 
     def check(self, folder: pathlib.Path, kind: str, parts: list[str]) -> str:
@@ -235,12 +240,12 @@ class Segue:
                               capture_output=True, text=True, timeout=20, check=False)
         return "" if done.returncode == 0 else " ".join((done.stderr or done.stdout).replace(str(file), "").split())
 
-    def start(self, core: int, folder: pathlib.Path, origin: int, parts: list[str]) -> "SegueServer":
+    def start(self, core: int, folder: pathlib.Path, origin: int, parts: list[str], memory: int = MEMORY) -> "SegueServer":
         folder.mkdir(parents=True)
         port, admin = free_port(), free_port()
         wanted = [part for part in parts if part in self.parts]
         config = folder / "edge.toml"
-        config.write_text(self.config(folder, self.kind, wanted, port, admin, origin))
+        config.write_text(self.config(folder, self.kind, wanted, port, admin, origin, memory))
         command = [self.command, "edge", "--config", config]
         return SegueServer("segue", command, core, folder, port, "tls" in wanted, admin)
 

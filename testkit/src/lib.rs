@@ -14,6 +14,7 @@
 
 pub mod player;
 pub mod segue;
+pub mod soak;
 pub mod songs;
 
 pub use player::{Player, Record};

@@ -5,6 +5,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod plays;
+mod soak;
 mod songs;
 mod tickets;
 

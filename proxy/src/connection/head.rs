@@ -20,7 +20,7 @@ const HEADERS_MAX: usize = 256;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What stands at the front of the bytes.
-pub(super) enum Head<'b> {
+pub(crate) enum Head<'b> {
     /// Not yet a whole head.
     Partial,
     /// Nothing that anybody should answer as a request.
@@ -34,7 +34,7 @@ pub(super) enum Head<'b> {
 }
 
 /// Parses the head at the front of `bytes`; its headers go into `headers`, which is cleared first.
-pub(super) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
+pub(crate) fn parse<'b>(bytes: &'b [u8], headers: &mut HeaderMap) -> Head<'b> {
     let mut places = [const { std::mem::MaybeUninit::uninit() }; HEADERS_FEW];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut places) {
@@ -85,7 +85,7 @@ fn judged<'b>(
         "HEAD" => Some(Method::HEAD),
         _ => None,
     };
-    let closes = headers.get(CONNECTION).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    let closes = headers.get_all(CONNECTION).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
     let plain = bodyless && !closes && minor == 1 && is_plain_target(target) && has_plain_host(headers);
     if let (Some(method), true) = (known.clone(), plain) {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -151,6 +151,7 @@ mod tests {
             ("GET /a#b HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a|b HTTP/1.1\r\nHost: e\r\n\r\n", true),
             ("GET /a HTTP/1.1\r\nHost: e\r\nConnection: close\r\n\r\n", true),
+            ("GET /a HTTP/1.1\r\nHost: e\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", true),
             ("GET /a HTTP/1.1\r\nHost: e\r\nContent-Length: 0\r\n\r\n", false),
             ("GET /a HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n", false),
             ("GET /a HTTP/1.1\r\nHost: e\r\nUpgrade: websocket\r\n\r\n", false),

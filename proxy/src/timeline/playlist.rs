@@ -8,7 +8,7 @@ use url::Url;
 use super::Media;
 
 /// The segments of a media playlist at `path`, each with its place.
-pub(super) fn segments(path: &str, text: &str) -> Vec<(CanonicalPath, Media)> {
+pub(crate) fn segments(path: &str, text: &str) -> Vec<(CanonicalPath, Media)> {
     let Some(base) = base(path) else { return Vec::new() };
     let mut segments = Vec::new();
     let (mut at_us, mut length_us) = (0_u64, None);
@@ -33,7 +33,7 @@ pub(super) fn segments(path: &str, text: &str) -> Vec<(CanonicalPath, Media)> {
 }
 
 /// The media playlists that a master playlist at `path` names: variants and renditions.
-pub(super) fn renditions(path: &str, text: &str) -> Vec<CanonicalPath> {
+pub(crate) fn renditions(path: &str, text: &str) -> Vec<CanonicalPath> {
     let Some(base) = base(path) else { return Vec::new() };
     let mut found = Vec::new();
     let mut variant = false;
