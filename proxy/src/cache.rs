@@ -88,7 +88,7 @@ pub(crate) async fn filled(
         match fills.get(&key) {
             Some(fill) => FillReader::new(Arc::clone(fill)),
             None => {
-                let fill = Fill::begin(shared, key.clone(), target, query, stale.clone())?;
+                let fill = Fill::begin(shared, key.clone(), target, query, stale.clone(), None)?;
                 begun = true;
                 let reader = FillReader::new(Arc::clone(&fill));
                 fills.insert(key.clone(), fill);

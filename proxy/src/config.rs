@@ -7,6 +7,7 @@
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
 mod origin;
+mod prefetch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use segue_config::{Document, Secret, Section, Size, Span};
 use segue_signing::SigningSecret;
 
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+pub use prefetch::PrefetchConfig;
 
 /// The name under which `[origin]` itself is known to routes.
 pub const DEFAULT_ORIGIN: &str = "default";
@@ -39,6 +41,8 @@ pub struct EdgeConfig {
     pub tickets: TicketConfig,
     /// Static ticket keys (`[keys]`): key id to secret.
     pub keys: Vec<(String, SigningSecret)>,
+    /// What is fetched before it is asked for (`[prefetch]`).
+    pub prefetch: PrefetchConfig,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -56,6 +60,19 @@ pub struct RouteConfig {
     pub origin: String,
     /// What stands in the origin in place of the matched path, such as `audio/{track}/`; the same path where `None`.
     pub prefix: Option<String>,
+    /// What happens to its playlists; as `[tickets] playlist` where `None`.
+    pub playlist: Option<PlaylistMode>,
+}
+
+/// What happens to playlists, so that their URIs carry the ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaylistMode {
+    /// Nothing: a ticket in the path reaches relative URIs by itself.
+    Path,
+    /// Players take a ticket from the query by `EXT-X-DEFINE:QUERYPARAM`; the same bytes for every listener.
+    Define,
+    /// Each listener's ticket is written into every URI.
+    Rewrite,
 }
 
 /// Bounds and lifetimes of the cache.
@@ -108,6 +125,8 @@ pub struct TicketConfig {
     pub leeway: Duration,
     /// How many verified tickets are remembered (`remembered`).
     pub remembered: usize,
+    /// What happens to playlists (`playlist`), where their route says nothing else.
+    pub playlist: PlaylistMode,
 }
 
 /// Bounds of client connections.
@@ -162,7 +181,7 @@ impl Default for ControlConfig {
 
 impl Default for TicketConfig {
     fn default() -> Self {
-        Self { required: true, leeway: Duration::from_secs(5), remembered: 65_536 }
+        Self { required: true, leeway: Duration::from_secs(5), remembered: 65_536, playlist: PlaylistMode::Path }
     }
 }
 
@@ -192,6 +211,7 @@ impl EdgeConfig {
             routes: vec![RouteConfig::contract()],
             cache: CacheConfig::default(),
             tickets: TicketConfig::default(),
+            prefetch: PrefetchConfig::default(),
             keys: Vec::new(),
             connections: ConnectionConfig::default(),
             admin_token: None,
@@ -221,6 +241,8 @@ impl EdgeConfig {
         config.tickets.required = tickets.or("required", config.tickets.required);
         config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
+        config.tickets.playlist = read_playlist(&tickets).unwrap_or(config.tickets.playlist);
+        config.prefetch = PrefetchConfig::read(&root.section("prefetch"));
         read_keys(&root.section("keys").free_form(), &mut config.keys);
         read_connections(&root.section("connections"), &mut config.connections);
         config.admin_token = root.section("admin").get("token");
@@ -231,7 +253,13 @@ impl EdgeConfig {
 impl RouteConfig {
     /// `/hls/{track}/`, stored in the default origin under the same name.
     pub fn contract() -> Self {
-        Self { host: None, path: "/hls/{track}/".to_owned(), origin: DEFAULT_ORIGIN.to_owned(), prefix: None }
+        Self {
+            host: None,
+            path: "/hls/{track}/".to_owned(),
+            origin: DEFAULT_ORIGIN.to_owned(),
+            prefix: None,
+            playlist: None,
+        }
     }
 }
 
@@ -250,7 +278,27 @@ fn read_routes(root: &Section<'_>, config: &mut EdgeConfig) {
         if !config.origins.contains_key(&origin) {
             route.problem("origin", format!("there is no [origins.{origin}]"));
         }
-        config.routes.push(RouteConfig { host: route.get("host"), path, origin, prefix: route.get("prefix") });
+        let playlist = read_playlist(&route);
+        config.routes.push(RouteConfig {
+            host: route.get("host"),
+            path,
+            origin,
+            prefix: route.get("prefix"),
+            playlist,
+        });
+    }
+}
+
+fn read_playlist(section: &Section<'_>) -> Option<PlaylistMode> {
+    match section.get::<String>("playlist")?.as_str() {
+        "path" => Some(PlaylistMode::Path),
+        "define" => Some(PlaylistMode::Define),
+        "rewrite" => Some(PlaylistMode::Rewrite),
+        other => {
+            let message = format!("{other:?} is not a mode; use \"path\", \"define\" or \"rewrite\"");
+            section.problem("playlist", message);
+            None
+        }
     }
 }
 

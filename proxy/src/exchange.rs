@@ -9,6 +9,7 @@ use pingora_http::RequestHeader;
 use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::playlist::Presentation;
 use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
@@ -48,6 +49,8 @@ pub(crate) struct Exchange {
     pub(crate) target: Option<Target>,
     /// Set by the ticket step; `None` where no ticket is required and none was shown.
     pub(crate) grant: Option<Arc<Verified>>,
+    /// How a playlist is changed for this listener; `None` for everything that goes out as it is.
+    pub(crate) presentation: Option<Box<Presentation>>,
     /// The query without ticket carriers, for HTTP origins.
     pub(crate) query: Option<String>,
     /// What the connection decided before it left the request to Pingora; taken once.
@@ -66,6 +69,7 @@ impl Exchange {
             client: None,
             target: None,
             grant: None,
+            presentation: None,
             query: None,
             admitted: None,
             looked: None,

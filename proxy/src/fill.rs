@@ -17,13 +17,15 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::Instrument;
 
 use crate::cache::{Key, Meta, Object, Stored};
 use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Origin, OriginAnswer, OriginBody, Want};
+use crate::playlist;
+use crate::prefetch::Mark;
 use crate::refusal::{OriginFailure, Refusal};
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Timeline;
@@ -58,11 +60,13 @@ pub(crate) struct Fill {
     changed: watch::Sender<()>,
     /// The object was changed after the fill began. Set and read under the lock of the table of fills.
     outdated: AtomicBool,
+    /// Goes over to the object.
+    mark: Option<Arc<Mark>>,
 }
 
 impl Fill {
     /// Starts the task. The caller puts the fill into the table before it lets go of the table's lock; the task
-    /// takes it out.
+    /// takes it out. `ahead` is the turn of a prefetch, held to the end.
     ///
     /// # Errors
     /// [`Refusal::ShuttingDown`].
@@ -72,6 +76,7 @@ impl Fill {
         target: &Target,
         query: Option<&str>,
         previous: Option<Arc<Object>>,
+        ahead: Option<OwnedSemaphorePermit>,
     ) -> Result<Arc<Self>, Refusal> {
         if shared.tasks.is_closed() {
             return Err(Refusal::ShuttingDown);
@@ -84,6 +89,7 @@ impl Fill {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             outdated: AtomicBool::new(false),
+            mark: Mark::new(shared, ahead.is_some()),
         });
         let job = Job {
             fill: Arc::clone(&fill),
@@ -94,6 +100,7 @@ impl Fill {
             query: query.map(Into::into),
             target,
             previous,
+            _ahead: ahead,
         };
         let span = tracing::trace_span!("fill");
         shared.tasks.spawn(job.run().instrument(span));
@@ -122,6 +129,16 @@ impl FillReader {
     pub(crate) fn new(fill: Arc<Fill>) -> Self {
         let changed = fill.changed.subscribe();
         Self { fill, changed, next: 0 }
+    }
+
+    /// Another reader of the same fill, from its start.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.fill))
+    }
+
+    /// What prefetching has come to with the object.
+    pub(crate) fn mark(&self) -> Option<&Arc<Mark>> {
+        self.fill.mark.as_ref()
     }
 
     /// Waits until `look` finds something. The task's own time-outs bound the wait: it always ends.
@@ -195,6 +212,7 @@ struct Job {
     query: Option<Box<str>>,
     target: Target,
     previous: Option<Arc<Object>>,
+    _ahead: Option<OwnedSemaphorePermit>,
 }
 
 impl Job {
@@ -313,8 +331,9 @@ impl Job {
     }
 
     /// Puts a whole object where requests find it, and what it tells of other objects where facts find it.
-    fn keep(&self, object: Object) {
-        let object = Arc::new(object);
+    fn keep(&self, mut object: Object) {
+        object.mark.clone_from(&self.fill.mark);
+        let object = Arc::new(playlist::prepared(&self.shared, &self.target, object));
         if matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master) {
             Timeline::learn(&self.shared.timelines, &self.key, &self.target, &object.body);
         }

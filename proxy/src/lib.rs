@@ -22,6 +22,8 @@ mod listener;
 mod lock;
 mod metrics;
 mod origin;
+mod playlist;
+mod prefetch;
 mod refusal;
 mod respond;
 mod route;
@@ -33,6 +35,7 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN, EdgeConfig, Endpoint, OriginConfig,
-    OriginKind, RouteConfig, TicketConfig, TtlConfig,
+    OriginKind, PlaylistMode, PrefetchConfig, RouteConfig, TicketConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
+pub use playlist::rewrite::{LINE_MAX, OUTPUT_MAX, RewriteError, Rewriter, Summary, Way};

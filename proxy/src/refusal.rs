@@ -33,6 +33,9 @@ pub(crate) enum Refusal {
     /// The origin failed.
     #[error("{}", .0.message())]
     Origin(OriginFailure),
+    /// A playlist cannot be given its ticket; why, as a word.
+    #[error("the playlist cannot be prepared for this listener")]
+    Playlist(&'static str),
     /// A bound of ours is reached (bytes in flight, waiting for the origin's turn).
     #[error("the edge is at its limit; try again shortly")]
     Overloaded,
@@ -103,6 +106,7 @@ impl Refusal {
             Self::PreconditionFailed => "precondition-failed",
             Self::RangeNotSatisfiable(_) => "range-not-satisfiable",
             Self::Origin(failure) => failure.kind(),
+            Self::Playlist(reason) => reason,
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting-down",
             Self::Internal => "internal",
@@ -119,7 +123,7 @@ impl Refusal {
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Origin(OriginFailure::Timeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Origin(_) => StatusCode::BAD_GATEWAY,
+            Self::Origin(_) | Self::Playlist(_) => StatusCode::BAD_GATEWAY,
             Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

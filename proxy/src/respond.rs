@@ -174,7 +174,7 @@ fn plan_for(method: &Method, headers: &HeaderMap, meta: &Meta, length: u64) -> R
         Verdict::Go => {}
     }
     // Range is defined for GET alone (RFC 9110, section 14.2).
-    let window = if *method == Method::GET && conditions::range_applies(headers, meta) {
+    let window = if *method == Method::GET && !meta.whole_only && conditions::range_applies(headers, meta) {
         range::select(headers, length)?
     } else {
         None

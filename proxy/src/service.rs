@@ -26,6 +26,8 @@ use crate::cache::{self, Found, Key};
 use crate::downstream::Downstream;
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::playlist;
+use crate::prefetch;
 use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
@@ -81,6 +83,7 @@ impl Service {
             target,
             exchange.client,
         )?;
+        exchange.presentation = playlist::presentation(playlist::mode(shared, target), target, &line, asked);
         let origin = upstream::origin(shared, exchange)?;
         exchange.query = upstream::query(origin, line.query);
         match *asked.method {
@@ -100,7 +103,10 @@ impl Service {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
             _ => Timeline::known(shared, method, &key, target),
         };
-        Ok(Looked { key, fresh, place })
+        if let Some(Ok(found)) = &fresh {
+            prefetch::behind(shared, method, &key, target, exchange.query.as_deref(), found);
+        }
+        Ok(Looked { key, fresh: playlist::at_once(exchange, fresh), place })
     }
 
     /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
@@ -112,17 +118,19 @@ impl Service {
         };
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
-        match (fresh, place) {
-            (Some(found), Some(media)) => Ok((found?, media)),
+        let (found, media) = match (fresh, place) {
+            (Some(found), Some(media)) => return Ok((found?, media)),
             (Some(found), None) => {
-                Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await
+                Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await?
             }
-            (None, Some(media)) => Ok((cache::filled(shared, key, target, query).await?, media)),
+            (None, Some(media)) => (cache::filled(shared, key.clone(), target, query).await?, media),
             (None, None) => {
                 let filled = cache::filled(shared, key.clone(), target, query);
-                Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await
+                Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await?
             }
-        }
+        };
+        prefetch::behind(shared, method, &key, target, query, &found);
+        Ok((playlist::presented(shared, exchange, found).await?, media))
     }
 
     async fn answer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {

@@ -1,6 +1,6 @@
 //! An object as it is kept and told of.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http::header::{
 use pingora_http::ResponseHeader;
 
 use crate::config::CacheConfig;
+use crate::prefetch::Mark;
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Media;
 
@@ -31,6 +32,8 @@ pub(crate) struct Meta {
     pub(crate) fresh_for: Duration,
     /// How old it was then (RFC 9111, section 4.2.3).
     pub(crate) initial_age: Duration,
+    /// Made by the edge for one request or mode: ranges of it are not served.
+    pub(crate) whole_only: bool,
 }
 
 /// An object in memory.
@@ -44,6 +47,10 @@ pub(crate) struct Object {
     pub(crate) media: OnceLock<Media>,
     /// The lines of its head that are the same in every whole answer from memory, once there was one.
     pub(crate) head: OnceLock<Box<[u8]>>,
+    /// What `playlist = "define"` makes of a playlist; set before the object enters the memory, where it weighs.
+    pub(crate) defined: Option<Arc<Object>>,
+    /// What prefetching has come to with it; `None` where that is off, or nothing follows.
+    pub(crate) mark: Option<Arc<Mark>>,
 }
 
 impl Meta {
@@ -100,6 +107,7 @@ impl Meta {
             cache_control: HeaderValue::from_str(control).ok()?,
             fresh_for: fresh_for.saturating_sub(initial_age),
             initial_age,
+            whole_only: false,
         })
     }
 }
@@ -137,13 +145,18 @@ fn is_entity_tag(value: &[u8]) -> bool {
 
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
-        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new() }
+        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new(), defined: None, mark: None }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.
     pub(crate) fn renewed(&self, meta: Meta, since: Instant) -> Self {
+        let defined = self.defined.as_ref().map(|defined| {
+            let Meta { fresh_for, initial_age, .. } = meta;
+            let meta = Meta { fresh_for, initial_age, ..defined.meta.clone() };
+            Arc::new(Self::new(meta, defined.body.clone(), since))
+        });
         let meta = Meta { length: Some(self.body.len() as u64), ..meta };
-        Self { media: self.media.clone(), ..Self::new(meta, self.body.clone(), since) }
+        Self { media: self.media.clone(), defined, ..Self::new(meta, self.body.clone(), since) }
     }
 
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
@@ -162,7 +175,8 @@ impl Object {
 
     pub(crate) fn weight(&self) -> u64 {
         // What is allocated beside the body: the object, its header values and lines, the cache's own entry.
-        self.body.len() as u64 + size_of::<Self>() as u64 + 1024
+        let defined = self.defined.as_ref().map_or(0, |defined| defined.weight());
+        self.body.len() as u64 + size_of::<Self>() as u64 + 1024 + defined
     }
 }
 
@@ -172,7 +186,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::config::RouteConfig;
+    use crate::config::{PlaylistMode, RouteConfig};
     use crate::route::{Route, line, resolve};
 
     /// Seconds of freshness under these headers; `None` where the answer is not for the cache.
@@ -185,7 +199,7 @@ mod tests {
         for (name, value) in headers {
             head.append_header(*name, *value).unwrap();
         }
-        let routes = [Route::new(0, 0, &RouteConfig::contract()).unwrap()];
+        let routes = [Route::new(0, 0, &RouteConfig::contract(), PlaylistMode::Path).unwrap()];
         let request = pingora_http::RequestHeader::build("GET", b"/hls/t/cover.jpg", None).unwrap();
         let target = resolve(&routes, &line(&request)).unwrap();
         Meta::read(&head, &target, &CacheConfig::default(), false)

@@ -118,6 +118,7 @@ mod tests {
             cache_control: HeaderValue::from_static("private"),
             fresh_for: Duration::ZERO,
             initial_age: Duration::ZERO,
+            whole_only: false,
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) fn of_object(
     if let Some(encoding) = &meta.content_encoding {
         set(&mut head, CONTENT_ENCODING, encoding.clone());
     }
-    set(&mut head, ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    set(&mut head, ACCEPT_RANGES, HeaderValue::from_static(if meta.whole_only { "none" } else { "bytes" }));
     let sent = plan.window.map_or(0, |window| window.length());
     set(&mut head, CONTENT_LENGTH, HeaderValue::from(sent));
     if plan.status == StatusCode::PARTIAL_CONTENT
