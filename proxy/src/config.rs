@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\n[cache]\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\nplaylist = \"query\"\n[prefetch]\nsegments = 99\nconcurrency = 0\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = []\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -398,6 +398,9 @@ mod tests {
             "origin.concurrency:",
             "cache.max_object: an object of this size does not fit",
             "cache.control.mutable: not a header value",
+            "tickets.playlist: \"query\" is not a mode; use \"path\", \"define\" or \"rewrite\"",
+            "prefetch.segments: 99 is too far ahead; use 0 to 16",
+            "prefetch.concurrency: use 1 to 256",
             "tickets.require: unknown key; did you mean `required`?",
             "keys.k1:",
             "client: unknown key",

@@ -43,15 +43,13 @@ const PASSED_MAX: usize = 8 << 20;
 /// Bytes of an ETag's hash: enough that two states of one playlist never share it.
 const TAG_BYTES: usize = 12;
 
-/// How one listener gets a playlist.
-#[derive(Debug)]
+/// How one listener gets a playlist. No `Debug`: it holds a ticket.
 pub(crate) struct Presentation {
     mode: Rewritten,
     /// By which the listener knows this edge, with its port.
     host: Option<Box<str>>,
 }
 
-#[derive(Debug)]
 enum Rewritten {
     Define,
     With { ticket: Box<str>, inherited: bool },

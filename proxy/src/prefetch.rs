@@ -4,8 +4,8 @@
 //! it in the same rendition are filled; when it was a media playlist, the init segment and the first ones.
 //!
 //! Invariants:
-//! - Listeners come first. A prefetch begins only while less than half of its origin's turns and of the fills' memory
-//!   is taken, and at most `[prefetch] concurrency` run at once; what finds no room is dropped, never queued.
+//! - Listeners come first. A prefetch begins only while at least half of its origin's turns and of the fills' memory
+//!   is free, and at most `[prefetch] concurrency` run at once; what finds no room is dropped, never queued.
 //! - It names nothing that the playlist does not name: never past the end, never outside of the track, never for a
 //!   request that was refused. It is a fill like any other, so whoever asks meanwhile joins it; it is no delivery, so
 //!   it makes no fact.
@@ -109,10 +109,10 @@ pub(crate) fn behind(
 }
 
 fn behind_segment(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark) {
-    let count = shared.config.prefetch.segments;
-    // Without a timeline there is nothing to do yet: an edge that restarted in mid-song learns it beside the fill.
-    let Some(next) = shared.timelines.successors(key, target.path.as_str(), count) else { return };
-    if mark.take() {
+    // Without a timeline nothing follows, and the next segment sees to its own: a hot one must not look each time.
+    if mark.take()
+        && let Some(next) = shared.timelines.successors(key, target.path.as_str(), shared.config.prefetch.segments)
+    {
         fetch(shared, key, target, next);
     }
 }

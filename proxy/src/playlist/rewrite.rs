@@ -18,6 +18,7 @@ mod variables;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::ops::Range;
 
 use uri::Reach;
@@ -55,7 +56,7 @@ const PROLOGUE: [&[u8]; 14] = [
 ];
 
 /// What happens to the URIs of a playlist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way<'t> {
     /// Nothing. URIs that a ticket in the path does not reach are counted.
     Path,
@@ -68,6 +69,24 @@ pub enum Way<'t> {
         /// Relative URIs have it already, from the path of the playlist's own address, and stay as they are.
         inherited: bool,
     },
+}
+
+/// Without the ticket.
+impl fmt::Debug for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Path => "Path",
+            Self::Define => "Define",
+            Self::Rewrite { .. } => "Rewrite",
+        })
+    }
+}
+
+/// Without the line that has begun, which may hold a ticket.
+impl fmt::Debug for Rewriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rewriter").field("way", &self.way).field("lines", &self.lines).finish_non_exhaustive()
+    }
 }
 
 /// Why a playlist cannot be rewritten.
@@ -116,7 +135,6 @@ pub struct Summary {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Rewriter<'r> {
     way: Way<'r>,
     host: Option<&'r str>,

@@ -96,13 +96,13 @@ pub(super) fn encoded(ticket: &str) -> String {
 /// own (`sig=`), which a ticket beside it would make ambiguous.
 pub(super) fn with_ticket(uri: &[u8], expanded: &[u8], value: &[u8]) -> Option<Vec<u8>> {
     let (body, fragment) = uri.split_at(uri.iter().position(|byte| *byte == b'#').unwrap_or(uri.len()));
-    let query_at = body.iter().position(|byte| *byte == b'?');
-    let (path, query) = body.split_at(query_at.unwrap_or(body.len()));
+    // The question mark may come out of a variable; what stands behind it here is the rest of its query.
+    let expanded = expanded.split(|byte| *byte == b'#').next().unwrap_or_default();
+    let hidden = !body.contains(&b'?') && expanded.contains(&b'?');
+    let mut separator = if hidden { b'&' } else { b'?' };
+    let (path, query) = body.split_at(body.iter().position(|byte| *byte == separator).unwrap_or(body.len()));
     let mut out = Vec::with_capacity(uri.len() + value.len() + 8);
     out.extend_from_slice(path);
-    // The question mark may come out of a variable.
-    let expanded = expanded.split(|byte| *byte == b'#').next().unwrap_or_default();
-    let mut separator = if query_at.is_none() && expanded.contains(&b'?') { b'&' } else { b'?' };
     for pair in query.get(1..).unwrap_or_default().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         let name: Vec<u8> = percent_decode(name).collect();
