@@ -229,7 +229,7 @@ impl Connection {
                             if let Some(turn) = self.send(cx, stream, hit, head, keep_alive) {
                                 return Poll::Ready(turn);
                             }
-                            waits.idle_until = Instant::now() + config.idle_timeout;
+                            waits.idle_until = Instant::from_std(exchange.started) + config.idle_timeout;
                             continue;
                         }
                         None => (Some(exchange), length, true),

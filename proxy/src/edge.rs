@@ -23,7 +23,7 @@ use crate::admin::Admin;
 use crate::cache::{Key, Memory};
 use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
-use crate::fact::AddressHash;
+use crate::fact::Addresses;
 use crate::fill::{Fill, RESERVATION_UNIT};
 use crate::listener::Clients;
 use crate::lock::Mutex;
@@ -103,7 +103,7 @@ pub(crate) struct Shared {
     pub(crate) timelines: Timelines,
     pub(crate) prefetch: Prefetch,
     pub(crate) events: Option<Arc<EventLog>>,
-    pub(crate) addresses: AddressHash,
+    pub(crate) addresses: Addresses,
     pub(crate) metrics: Arc<Metrics>,
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
@@ -283,7 +283,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         timelines: Timelines::new(),
         prefetch: Prefetch::new(&config.prefetch),
         events,
-        addresses: AddressHash::new().map_err(wrong("address hashes"))?,
+        addresses: Addresses::new().map_err(wrong("address hashes"))?,
         metrics,
         tasks,
         ready: AtomicBool::new(false),

@@ -21,7 +21,7 @@ use http::Method;
 use segue_signing::CanonicalPath;
 use tokio::sync::Semaphore;
 
-use crate::cache::{Found, Key, Object};
+use crate::cache::{Found, Key, KeyRef, Object};
 use crate::config::PrefetchConfig;
 use crate::edge::Shared;
 use crate::fill::{Fill, RESERVATION_UNIT};
@@ -84,7 +84,7 @@ impl Prefetch {
 pub(crate) fn behind(
     shared: &Arc<Shared>,
     method: &Method,
-    key: &Key,
+    key: KeyRef<'_>,
     target: &Target,
     query: Option<&str>,
     found: &Found,
@@ -108,7 +108,7 @@ pub(crate) fn behind(
     }
 }
 
-fn behind_segment(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark) {
+fn behind_segment(shared: &Arc<Shared>, key: KeyRef<'_>, target: &Target, mark: &Mark) {
     // Without a timeline nothing follows, and the next segment sees to its own: a hot one must not look each time.
     if mark.take()
         && let Some(next) = shared.timelines.successors(key, target.path.as_str(), shared.config.prefetch.segments)
@@ -117,7 +117,7 @@ fn behind_segment(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark)
     }
 }
 
-fn behind_playlist(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark, found: &Found) {
+fn behind_playlist(shared: &Arc<Shared>, key: KeyRef<'_>, target: &Target, mark: &Mark, found: &Found) {
     if !mark.take() {
         return;
     }
@@ -125,11 +125,11 @@ fn behind_playlist(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark
         Found::Memory(object, _) => open(shared, key, target, object),
         Found::Filling(_, reader, _) => {
             let Some(target) = target.sibling(target.path.clone()) else { return };
-            let (mut reader, shared_, key) = (reader.another(), Arc::clone(shared), key.clone());
+            let (mut reader, shared_, key) = (reader.another(), Arc::clone(shared), Key::from(key));
             // It ends with the fill, whose own time-outs bound it; one runs for a fill at most.
             shared.tasks.spawn(async move {
                 if let Ok(object) = reader.whole().await {
-                    open(&shared_, &key, &target, &object);
+                    open(&shared_, key.borrowed(), &target, &object);
                 }
             });
         }
@@ -138,15 +138,15 @@ fn behind_playlist(shared: &Arc<Shared>, key: &Key, target: &Target, mark: &Mark
 }
 
 /// The init segment and the first segments of a media playlist.
-fn open(shared: &Arc<Shared>, key: &Key, target: &Target, object: &Object) {
+fn open(shared: &Arc<Shared>, key: KeyRef<'_>, target: &Target, object: &Object) {
     let Ok(text) = std::str::from_utf8(&object.body) else { return };
     fetch(shared, key, target, timeline::opening(target.path.as_str(), text, shared.config.prefetch.segments));
 }
 
-fn fetch(shared: &Arc<Shared>, key: &Key, target: &Target, paths: Vec<CanonicalPath>) {
+fn fetch(shared: &Arc<Shared>, key: KeyRef<'_>, target: &Target, paths: Vec<CanonicalPath>) {
     for path in paths {
         if let Some(next) = target.sibling(path) {
-            begin(shared, key.sibling(next.path.as_str()), &next);
+            begin(shared, Key::from(key.sibling(next.path.as_str())), &next);
         }
     }
 }
@@ -157,7 +157,7 @@ fn begin(shared: &Arc<Shared>, key: Key, target: &Target) {
         return;
     }
     let mut fills = shared.fills.lock();
-    if shared.memory.get(&key).is_some() || fills.contains_key(&key) {
+    if shared.memory.get(key.borrowed()).is_some() || fills.contains_key(&key) {
         return;
     }
     let turn = Arc::clone(&shared.prefetch.turns).try_acquire_owned();

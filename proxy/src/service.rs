@@ -52,7 +52,6 @@ pub(crate) enum Course {
 
 /// What the memory knows of an object, before anything is waited for.
 pub(crate) struct Looked {
-    pub(crate) key: Key,
     /// `None`: nothing that is fresh.
     pub(crate) fresh: Option<Result<Found, Refusal>>,
     /// Its place in the track. `None`: not known yet; `Some(None)`: none, or the object knows it.
@@ -73,6 +72,7 @@ impl Service {
         let shared = &*self.shared;
         let asked = asked.into();
         let line = route::line(asked);
+        let now = exchange.started_s();
         let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
         exchange.grant = ticket::admit(
             &shared.config.tickets,
@@ -82,6 +82,7 @@ impl Service {
             asked.headers,
             target,
             exchange.client,
+            now,
         )?;
         exchange.presentation = playlist::presentation(playlist::mode(shared, target), target, &line, asked);
         let origin = upstream::origin(shared, exchange)?;
@@ -98,26 +99,27 @@ impl Service {
         let shared = &self.shared;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
-        let fresh = cache::fresh(shared, &key);
+        let fresh = cache::fresh(shared, key, exchange.started);
         let place = match &fresh {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
-            _ => Timeline::known(shared, method, &key, target),
+            _ => Timeline::known(shared, method, key, target),
         };
         if let Some(Ok(found)) = &fresh {
-            prefetch::behind(shared, method, &key, target, exchange.query.as_deref(), found);
+            prefetch::behind(shared, method, key, target, exchange.query.as_deref(), found);
         }
-        Ok(Looked { key, fresh: playlist::at_once(exchange, fresh), place })
+        Ok(Looked { fresh: playlist::at_once(exchange, fresh), place })
     }
 
     /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
     async fn find(&self, method: &Method, exchange: &mut Exchange) -> Result<(Found, Option<Media>), Refusal> {
         let shared = &self.shared;
-        let Looked { key, fresh, place } = match exchange.looked.take() {
+        let Looked { fresh, place } = match exchange.looked.take() {
             Some(looked) => looked,
             None => self.look(method, exchange)?,
         };
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
+        let key = Key::from(cache::key(shared, &exchange.snapshot, target, query));
         let (found, media) = match (fresh, place) {
             (Some(found), Some(media)) => return Ok((found?, media)),
             (Some(found), None) => {
@@ -129,7 +131,7 @@ impl Service {
                 Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await?
             }
         };
-        prefetch::behind(shared, method, &key, target, query, &found);
+        prefetch::behind(shared, method, key.borrowed(), target, query, &found);
         Ok((playlist::presented(shared, exchange, found).await?, media))
     }
 

@@ -22,7 +22,7 @@ use quick_cache::sync::Cache;
 use segue_signing::CanonicalPath;
 use tracing::Instrument;
 
-use crate::cache::{self, Found, Key, Object};
+use crate::cache::{self, Found, Key, KeyRef, Object};
 use crate::edge::Shared;
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, Target};
@@ -102,7 +102,7 @@ impl Timelines {
         Self { folders: Cache::with_weighter(items, BYTES_MAX, ByBytes) }
     }
 
-    fn find(&self, key: &Key, path: &str) -> Place {
+    fn find(&self, key: KeyRef<'_>, path: &str) -> Place {
         let (folder, name) = split(path);
         match self.folders.get(&key.sibling(folder)) {
             Some(Folder::Known { segments, .. }) => segments.get(name).copied().map_or(Place::Absent, Place::Known),
@@ -113,7 +113,7 @@ impl Timelines {
 
     /// The `count` segments that play next after the one at `path`, in order; `None` where its place is not known. A
     /// look through all segments of the folder: asked once for an object, so that no order is kept beside the names.
-    pub(crate) fn successors(&self, key: &Key, path: &str, count: usize) -> Option<Vec<CanonicalPath>> {
+    pub(crate) fn successors(&self, key: KeyRef<'_>, path: &str, count: usize) -> Option<Vec<CanonicalPath>> {
         let (folder, name) = split(path);
         let Folder::Known { segments, .. } = self.folders.get(&key.sibling(folder))? else { return None };
         let at = segments.get(name)?.pos_ms;
@@ -169,7 +169,7 @@ impl Timeline {
 
     /// The place of `target`, if it can be known without asking anybody. `Some(None)`: it cannot be known at all, or
     /// there is no fact that would tell it.
-    pub(crate) fn known(shared: &Shared, method: &Method, key: &Key, target: &Target) -> Option<Option<Media>> {
+    pub(crate) fn known(shared: &Shared, method: &Method, key: KeyRef<'_>, target: &Target) -> Option<Option<Media>> {
         if target.kind != ObjectKind::Segment || shared.events.is_none() || *method != Method::GET {
             return Some(None);
         }
@@ -213,7 +213,7 @@ impl Timeline {
 /// `None`: no playlist names the segment.
 async fn search(shared: &Arc<Shared>, key: &Key, target: &Target) -> Result<Option<Media>, Refusal> {
     let path = target.path.as_str();
-    let known = || match shared.timelines.find(key, path) {
+    let known = || match shared.timelines.find(key.borrowed(), path) {
         Place::Known(media) => Some(media),
         Place::Absent | Place::Unknown => None,
     };
@@ -244,7 +244,7 @@ async fn playlist(
 ) -> Result<Option<Arc<Object>>, Refusal> {
     let Some(target) = target.sibling(path) else { return Ok(None) };
     let key = key.sibling(target.path.as_str());
-    let found = match cache::fresh(shared, &key) {
+    let found = match cache::fresh(shared, key.borrowed(), Instant::now()) {
         Some(found) => found,
         None => cache::filled(shared, key.clone(), &target, None).await,
     };

@@ -84,7 +84,7 @@ async fn a_playlist_draws_its_opening_and_a_segment_the_next_ones_never_past_the
     until_running(&house, 0).await;
     assert_eq!(counts(&house).await, [3, 0, 0, 0]);
     let hit = house.get(&segment(0)).await;
-    assert_eq!((hit.header("cache-status"), hit.body), (Some("segue; hit; detail=memory"), pattern(10_000)));
+    assert_eq!((hit.header("cache-status"), &hit.body), (Some("segue; hit; detail=memory"), &pattern(10_000)));
     until("the next one", async || asked(&house) == [1, 1, 1, 1, 0, 0]).await;
     until_running(&house, 0).await;
     assert_eq!(counts(&house).await, [4, 1, 0, 0]);

@@ -7,7 +7,7 @@
 //! On failure: what is not one part, or whose place in the track has to be asked for, is left to [`super::send`].
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -61,7 +61,7 @@ impl Hit {
             None => Bytes::new(),
         };
         let _step = tracing::trace_span!("respond").entered();
-        write_head(out, object, length, &plan, *state, keep_alive);
+        write_head(out, exchange, object, length, &plan, *state, keep_alive);
         let range = plan.window.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
         let delivered = Delivered {
             status: plan.status.as_u16(),
@@ -87,7 +87,15 @@ impl Hit {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, state: CacheState, keep_alive: bool) {
+fn write_head(
+    out: &mut Vec<u8>,
+    exchange: &Exchange,
+    object: &Object,
+    length: u64,
+    plan: &Plan,
+    state: CacheState,
+    keep_alive: bool,
+) {
     out.extend_from_slice(match plan.status {
         StatusCode::PARTIAL_CONTENT => b"HTTP/1.1 206 Partial Content\r\n".as_slice(),
         StatusCode::NOT_MODIFIED => b"HTTP/1.1 304 Not Modified\r\n",
@@ -105,18 +113,17 @@ fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, stat
     }
     if state != CacheState::Miss {
         out.extend_from_slice(b"Age: ");
-        out.extend_from_slice(itoa::Buffer::new().format(object.age(Instant::now())).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(object.age(exchange.started)).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date());
+    out.extend_from_slice(&date(exchange.started_ms / 1000));
     let rest: &[u8] = if keep_alive { b"\r\nConnection: keep-alive\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" };
     out.extend_from_slice(rest);
 }
 
-/// Now, formatted once a second on each thread.
-fn date() -> [u8; DATE_BYTES] {
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+/// A second since the epoch, formatted once on each thread.
+fn date(second: u64) -> [u8; DATE_BYTES] {
     let (known, text) = DATE.get();
     if known == second {
         return text;
