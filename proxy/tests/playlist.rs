@@ -15,7 +15,6 @@ const ESCAPING: &str = "#EXTM3U\n#EXTINF:6,\n/hls/abcdefgh2345/0123456789abcdef-
 async fn house(mode: PlaylistMode) -> House {
     let house = house_with(|config| {
         config.tickets.playlist = mode;
-        config.prefetch.segments = 0;
         config.admin_listen = Some("127.0.0.1:0".parse().unwrap());
     })
     .await;

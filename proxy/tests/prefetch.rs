@@ -31,6 +31,7 @@ fn playlist(end: &str) -> Vec<u8> {
 async fn house(change: impl FnOnce(&mut EdgeConfig)) -> House {
     let house = house_with(|config| {
         config.admin_listen = Some("127.0.0.1:0".parse().unwrap());
+        config.prefetch.segments = 2;
         change(config);
     })
     .await;
