@@ -130,6 +130,7 @@ impl Shared {
         let readings = Readings {
             cache_bytes,
             cache_objects,
+            files: self.memory.files(),
             tickets: self.tickets.len(),
             ticket_misses: self.tickets.misses(),
             revision: snapshot.revision,
