@@ -304,7 +304,7 @@ fn decide(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<
             }
             Use::WhileRenewed => {
                 if !fills.contains_key(&key) && !shared.memory.rests(&key) && fills.len() < FILLS_MAX {
-                    let fill = Fill::begin(shared, key.clone(), request.into(), Some(Arc::clone(&object)));
+                    let fill = Fill::begin(shared, key.clone(), request.into(), Some(Arc::clone(&object)), None);
                     fills.extend(fill.ok().map(|fill| (key, fill)));
                 }
                 let how = How::stale("stale-while-revalidate");
@@ -335,7 +335,7 @@ fn decide(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<
             return Err(Refusal::Overloaded);
         }
         None => {
-            let fill = Fill::begin(shared, key.clone(), request.into(), previous)?;
+            let fill = Fill::begin(shared, key.clone(), request.into(), previous, None)?;
             let reader = FillReader::new(Arc::clone(&fill));
             fills.insert(key.clone(), fill);
             (reader, true)

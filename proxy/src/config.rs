@@ -9,6 +9,7 @@
 mod client;
 mod limits;
 mod origin;
+mod prefetch;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use segue_signing::SigningSecret;
 use crate::limit::{LimitsConfig, RedisConfig};
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+pub use prefetch::PrefetchConfig;
 pub use tls::{CertificateFiles, TlsConfig};
 
 /// The name under which `[origin]` itself is known to routes.
@@ -51,6 +53,8 @@ pub struct EdgeConfig {
     pub limits: LimitsConfig,
     /// The Redis through which edges share their limits (`[redis]`); each edge limits by itself where `None`.
     pub redis: Option<RedisConfig>,
+    /// What is fetched before it is asked for (`[prefetch]`).
+    pub prefetch: PrefetchConfig,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// Certificates and where they are shown (`[tls]`); plain HTTP alone where `None`.
@@ -72,6 +76,19 @@ pub struct RouteConfig {
     pub origin: String,
     /// What stands in the origin in place of the matched path, such as `audio/{track}/`; the same path where `None`.
     pub prefix: Option<String>,
+    /// What happens to its playlists; as `[tickets] playlist` where `None`.
+    pub playlist: Option<PlaylistMode>,
+}
+
+/// What happens to playlists, so that their URIs carry the ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaylistMode {
+    /// Nothing: a ticket in the path reaches relative URIs by itself.
+    Path,
+    /// Players take a ticket from the query by `EXT-X-DEFINE:QUERYPARAM`; the same bytes for every listener.
+    Define,
+    /// Each listener's ticket is written into every URI.
+    Rewrite,
 }
 
 /// Bounds and lifetimes of the cache.
@@ -138,6 +155,8 @@ pub struct TicketConfig {
     pub leeway: Duration,
     /// How many verified tickets are remembered (`remembered`).
     pub remembered: usize,
+    /// What happens to playlists (`playlist`), where their route says nothing else.
+    pub playlist: PlaylistMode,
 }
 
 /// Bounds of client connections.
@@ -203,7 +222,7 @@ impl Default for ControlConfig {
 
 impl Default for TicketConfig {
     fn default() -> Self {
-        Self { required: true, leeway: Duration::from_secs(5), remembered: 65_536 }
+        Self { required: true, leeway: Duration::from_secs(5), remembered: 65_536, playlist: PlaylistMode::Path }
     }
 }
 
@@ -241,6 +260,7 @@ impl EdgeConfig {
             routes: vec![RouteConfig::contract()],
             cache: CacheConfig::default(),
             tickets: TicketConfig::default(),
+            prefetch: PrefetchConfig::default(),
             keys: Vec::new(),
             limits: LimitsConfig::default(),
             redis: None,
@@ -275,6 +295,8 @@ impl EdgeConfig {
         config.tickets.required = tickets.or("required", config.tickets.required);
         config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
+        config.tickets.playlist = read_playlist(&tickets).unwrap_or(config.tickets.playlist);
+        config.prefetch = PrefetchConfig::read(&root.section("prefetch"));
         read_keys(&root.section("keys").free_form(), &mut config.keys);
         config.limits = LimitsConfig::read(&root);
         config.redis = RedisConfig::read(&root);
@@ -310,7 +332,13 @@ impl EdgeConfig {
 impl RouteConfig {
     /// `/hls/{track}/`, stored in the default origin under the same name.
     pub fn contract() -> Self {
-        Self { host: None, path: "/hls/{track}/".to_owned(), origin: DEFAULT_ORIGIN.to_owned(), prefix: None }
+        Self {
+            host: None,
+            path: "/hls/{track}/".to_owned(),
+            origin: DEFAULT_ORIGIN.to_owned(),
+            prefix: None,
+            playlist: None,
+        }
     }
 }
 
@@ -347,7 +375,27 @@ fn read_routes(root: &Section<'_>, config: &mut EdgeConfig) {
         if !config.origins.contains_key(&origin) {
             route.problem("origin", format!("there is no [origins.{origin}]"));
         }
-        config.routes.push(RouteConfig { host: route.get("host"), path, origin, prefix: route.get("prefix") });
+        let playlist = read_playlist(&route);
+        config.routes.push(RouteConfig {
+            host: route.get("host"),
+            path,
+            origin,
+            prefix: route.get("prefix"),
+            playlist,
+        });
+    }
+}
+
+fn read_playlist(section: &Section<'_>) -> Option<PlaylistMode> {
+    match section.get::<String>("playlist")?.as_str() {
+        "path" => Some(PlaylistMode::Path),
+        "define" => Some(PlaylistMode::Define),
+        "rewrite" => Some(PlaylistMode::Rewrite),
+        other => {
+            let message = format!("{other:?} is not a mode; use \"path\", \"define\" or \"rewrite\"");
+            section.problem("playlist", message);
+            None
+        }
     }
 }
 
@@ -466,7 +514,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\ndisk = \"1MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = [\"10.0.0.0/33\"]\nproxy_protocol = \"v3\"\n[tls]\ncert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
+        let text = "listen = \"x\"\nname = \"a b\"\n[origin]\nkind = \"ftp\"\nendpoint = \"nowhere\"\nconcurrency = 0\nfallback = \"b\"\n[origins.c]\nkind = \"http\"\nendpoint = \"http://c\"\nfallback = \"c\"\n[cache]\nwaiters = 0\nwait = \"0s\"\nmemory = \"1MiB\"\nmax_object = \"2MiB\"\ndisk = \"1MiB\"\n[cache.control]\nmutable = \"a\\nb\"\n[tickets]\nrequire = true\nplaylist = \"query\"\n[prefetch]\nsegments = 99\nconcurrency = 0\n[keys]\nk1 = \"short\"\n[client]\ntrusted_proxies = [\"10.0.0.0/33\"]\nproxy_protocol = \"v3\"\n[tls]\ncert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n[[route]]\npath = \"/a/\"\norigin = \"b\"\n";
         let (_, problems) = read(text);
         for part in [
             "listen:",
@@ -482,6 +530,9 @@ mod tests {
             "cache.dir: missing; `disk` needs a folder",
             "cache.disk: too small: with this `max_object` it takes 25MiB or more",
             "cache.control.mutable: not a header value",
+            "tickets.playlist: \"query\" is not a mode; use \"path\", \"define\" or \"rewrite\"",
+            "prefetch.segments: 99 is too far ahead; use 0 to 16",
+            "prefetch.concurrency: use 1 to 256",
             "tickets.require: unknown key; did you mean `required`?",
             "keys.k1:",
             "client.trusted_proxies: \"10.0.0.0/33\" is not an address or a block",

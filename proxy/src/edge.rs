@@ -30,6 +30,7 @@ use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
+use crate::prefetch::Prefetch;
 use crate::route::Route;
 use crate::service::Service;
 use crate::snapshot::Snapshots;
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     /// Bytes that fills may hold, in units of [`RESERVATION_UNIT`].
     pub(crate) in_flight: Semaphore,
     pub(crate) timelines: Timelines,
+    pub(crate) prefetch: Prefetch,
     pub(crate) events: Option<Arc<EventLog>>,
     pub(crate) addresses: Addresses,
     pub(crate) metrics: Arc<Metrics>,
@@ -337,7 +339,7 @@ fn build(
         let what = format!("[[route]] {}", route.path);
         let place = places.get(&route.origin).copied();
         let place = place.ok_or_else(|| wrong(&what)(format!("there is no origin {:?}", route.origin)))?;
-        routes.push(Route::new(index, place, route).map_err(wrong(&what))?);
+        routes.push(Route::new(index, place, route, config.tickets.playlist).map_err(wrong(&what))?);
     }
     let permits = usize::try_from(config.cache.in_flight / RESERVATION_UNIT).unwrap_or(usize::MAX);
     let snapshots = Snapshots::new(config.keys.clone(), document)?;
@@ -358,6 +360,7 @@ fn build(
         fills: Mutex::default(),
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),
         timelines: Timelines::new(),
+        prefetch: Prefetch::new(&config.prefetch),
         events,
         addresses: Addresses::new().map_err(wrong("address hashes"))?,
         metrics,

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cache::How;
 use crate::limit::{Pending, Playing};
+use crate::playlist::Presentation;
 use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
@@ -56,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) playing: Option<Playing>,
     /// Limits that only Redis can decide; no byte leaves before they are settled.
     pub(crate) pending: Vec<Pending>,
+    /// How a playlist is changed for this listener; `None` for everything that goes out as it is.
+    pub(crate) presentation: Option<Box<Presentation>>,
     /// The query without ticket carriers, for HTTP origins.
     pub(crate) query: Option<String>,
     /// What the connection decided before it left the request to Pingora; taken once.
@@ -79,6 +82,7 @@ impl Exchange {
             grant: None,
             playing: None,
             pending: Vec::new(),
+            presentation: None,
             query: None,
             admitted: None,
             looked: None,

@@ -20,13 +20,15 @@ use http::header::{
     CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, TRANSFER_ENCODING,
 };
 use pingora_http::ResponseHeader;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::Instrument;
 
 use crate::cache::{self, Key, Meta, Object, Stored, Variants};
 use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Checks, Mismatch, Origin, OriginAnswer, OriginBody, Want};
+use crate::playlist;
+use crate::prefetch::Mark;
 use crate::refusal::{OriginFailure, Refusal};
 use crate::route::{ObjectKind, Target};
 use crate::timeline::Timeline;
@@ -81,6 +83,8 @@ pub(crate) struct Fill {
     outdated: AtomicBool,
     /// How many requests wait for its head.
     waiting: AtomicUsize,
+    /// Goes over to the object.
+    mark: Option<Arc<Mark>>,
 }
 
 /// A place among those who wait for a fill's head; its drop gives it up.
@@ -94,7 +98,7 @@ impl Drop for Waiter {
 
 impl Fill {
     /// Starts the task. The caller puts the fill into the table before it lets go of the table's lock; the task
-    /// takes it out.
+    /// takes it out. `ahead` is the turn of a prefetch, held to the end.
     ///
     /// # Errors
     /// [`Refusal::ShuttingDown`].
@@ -103,6 +107,7 @@ impl Fill {
         key: Key,
         asked: Asked<'_>,
         previous: Option<Arc<Object>>,
+        ahead: Option<OwnedSemaphorePermit>,
     ) -> Result<Arc<Self>, Refusal> {
         let Asked { target, query, headers } = asked;
         if shared.tasks.is_closed() {
@@ -117,6 +122,7 @@ impl Fill {
             changed: watch::Sender::new(()),
             outdated: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            mark: Mark::new(shared, ahead.is_some()),
         });
         let client = headers.filter(|_| !origin.is_s3()).cloned().unwrap_or_default();
         let job = Job {
@@ -129,6 +135,7 @@ impl Fill {
             target,
             previous,
             client,
+            _ahead: ahead,
         };
         let span = tracing::trace_span!("fill");
         shared.tasks.spawn(job.run().instrument(span));
@@ -157,6 +164,16 @@ impl FillReader {
     pub(crate) fn new(fill: Arc<Fill>) -> Self {
         let changed = fill.changed.subscribe();
         Self { fill, changed, next: 0 }
+    }
+
+    /// Another reader of the same fill, from its start.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.fill))
+    }
+
+    /// What prefetching has come to with the object.
+    pub(crate) fn mark(&self) -> Option<&Arc<Mark>> {
+        self.fill.mark.as_ref()
     }
 
     /// Waits until `look` finds something. The task's own time-outs bound the wait: it always ends.
@@ -257,6 +274,7 @@ struct Job {
     previous: Option<Arc<Object>>,
     /// The headers of the client whose request began it; none for S3, which sees nothing of clients.
     client: HeaderMap,
+    _ahead: Option<OwnedSemaphorePermit>,
 }
 
 impl Job {
@@ -382,8 +400,9 @@ impl Job {
     }
 
     /// Puts a whole object where requests find it, and what it tells of other objects where facts find it.
-    fn keep(&self, object: Object, key: Option<&Key>) {
-        let object = Arc::new(object);
+    fn keep(&self, mut object: Object, key: Option<&Key>) {
+        object.mark.clone_from(&self.fill.mark);
+        let object = Arc::new(playlist::prepared(&self.shared, &self.target, object));
         let is_playlist = matches!(self.target.kind, ObjectKind::Playlist | ObjectKind::Master);
         if is_playlist && object.status() == StatusCode::OK {
             Timeline::learn(&self.shared.timelines, &self.key, &self.target, &object.body);

@@ -28,6 +28,8 @@ mod listener;
 mod lock;
 mod metrics;
 mod origin;
+mod playlist;
+mod prefetch;
 mod refusal;
 mod respond;
 mod route;
@@ -41,7 +43,8 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN,
-    EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, ProxyProtocol, RouteConfig, TicketConfig,
-    TlsConfig, TtlConfig,
+    EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig, ProxyProtocol,
+    RouteConfig, TicketConfig, TlsConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
+pub use playlist::rewrite::{LINE_MAX, OUTPUT_MAX, RewriteError, Rewriter, Summary, Way};

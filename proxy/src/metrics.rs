@@ -90,6 +90,11 @@ pub(crate) struct Metrics {
     pub(crate) snapshots_refused: Counter,
     pub(crate) timelines_missing: Counter,
     pub(crate) door: DoorMetrics,
+    pub(crate) playlist_escapes: Counter,
+    pub(crate) prefetches: Counter,
+    pub(crate) prefetches_used: Counter,
+    pub(crate) prefetches_wasted: Counter,
+    pub(crate) prefetches_dropped: Counter,
 }
 
 /// What is read off other parts at the moment of asking.
@@ -199,6 +204,15 @@ impl Metrics {
                 "Segments whose place in the track was not found.",
                 &self.timelines_missing,
             ),
+            (
+                "segue_playlist_escapes_total",
+                "Playlists from an origin with URIs that a ticket in the path does not reach.",
+                &self.playlist_escapes,
+            ),
+            ("segue_prefetches_total", "Segments fetched before they were asked for.", &self.prefetches),
+            ("segue_prefetches_used_total", "Of those, asked for since.", &self.prefetches_used),
+            ("segue_prefetches_wasted_total", "Of those, failed or gone before that.", &self.prefetches_wasted),
+            ("segue_prefetches_dropped_total", "Prefetches for which there was no room.", &self.prefetches_dropped),
         ] {
             text.family(name, "counter", help);
             text.sample(name, "", counter.get());

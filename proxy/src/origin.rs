@@ -189,6 +189,11 @@ impl Origin {
         peer
     }
 
+    /// Whether at least half of the turns are free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.turn.available_permits().saturating_mul(2) >= self.config.concurrency
+    }
+
     /// Waits for one of the origin's `concurrency` turns.
     pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let turn = tokio::time::timeout(self.config.queue_timeout, Arc::clone(&self.turn).acquire_owned());

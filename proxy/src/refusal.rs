@@ -38,6 +38,9 @@ pub(crate) enum Refusal {
     /// The origin failed.
     #[error("{}", .0.message())]
     Origin(OriginFailure),
+    /// A playlist cannot be given its ticket; why, as a word.
+    #[error("the playlist cannot be prepared for this listener")]
+    Playlist(&'static str),
     /// A bound of ours is reached (bytes in flight, waiting for the origin's turn).
     #[error("the edge is at its limit; try again shortly")]
     Overloaded,
@@ -116,6 +119,7 @@ impl Refusal {
             Self::PreconditionFailed => "precondition-failed",
             Self::RangeNotSatisfiable(_) => "range-not-satisfiable",
             Self::Origin(failure) => failure.kind(),
+            Self::Playlist(reason) => reason,
             Self::Overloaded => "overloaded",
             Self::NotCached => "not-cached",
             Self::ShuttingDown => "shutting-down",
@@ -136,7 +140,7 @@ impl Refusal {
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Origin(OriginFailure::Timeout) | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin(OriginFailure::CircuitOpen) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Origin(_) => StatusCode::BAD_GATEWAY,
+            Self::Origin(_) | Self::Playlist(_) => StatusCode::BAD_GATEWAY,
             Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

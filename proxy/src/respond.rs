@@ -241,7 +241,8 @@ fn plan_for(method: &Method, headers: &HeaderMap, meta: &Meta, length: u64) -> R
         Verdict::Go => {}
     }
     // Range is defined for GET alone (RFC 9110, section 14.2).
-    if *method != Method::GET || !headers.contains_key(RANGE) || !conditions::range_applies(headers, meta) {
+    let is_cut = *method == Method::GET && headers.contains_key(RANGE) && !meta.whole_only;
+    if !is_cut || !conditions::range_applies(headers, meta) {
         return Ok(Plan::of(StatusCode::OK, Some(Window::whole(length))));
     }
     Ok(match range::select(headers, length)? {

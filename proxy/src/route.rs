@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use segue_signing::CanonicalPath;
 
-use crate::config::RouteConfig;
+use crate::config::{PlaylistMode, RouteConfig};
 use crate::exchange::Asked;
 use crate::refusal::Refusal;
 
@@ -117,21 +117,22 @@ pub(crate) struct Route {
     pub(crate) index: u16,
     /// The place of its origin among the edge's origins.
     pub(crate) origin: usize,
+    pub(crate) playlist: PlaylistMode,
     host: Option<String>,
     pattern: Pattern,
     prefix: Option<String>,
 }
 
 impl Route {
-    /// Builds one; `origin` is the place of its origin.
+    /// Builds one; `origin` is the place of its origin, `playlist` the mode where the route names none.
     ///
     /// # Errors
     /// A sentence about the pattern.
-    pub(crate) fn new(index: u16, origin: usize, config: &RouteConfig) -> Result<Self, String> {
+    pub(crate) fn new(index: u16, origin: usize, config: &RouteConfig, playlist: PlaylistMode) -> Result<Self, String> {
         let pattern = Pattern::parse(&config.path)?;
         let host = config.host.as_ref().map(|host| host.to_ascii_lowercase());
         let prefix = config.prefix.as_ref().map(|prefix| prefix.trim_start_matches('/').to_owned());
-        Ok(Self { index, origin, host, pattern, prefix })
+        Ok(Self { index, origin, playlist: config.playlist.unwrap_or(playlist), host, pattern, prefix })
     }
 
     /// The origin's key for `path` (decoded, no leading slash), without the origin's own prefix.
@@ -283,8 +284,12 @@ mod tests {
             path: (*path).to_owned(),
             origin: "default".to_owned(),
             prefix: prefix.map(str::to_owned),
+            playlist: None,
         };
-        all.iter().zip(0..).map(|(route, index)| Route::new(index, 0, &config(route)).unwrap()).collect()
+        all.iter()
+            .zip(0..)
+            .map(|(route, index)| Route::new(index, 0, &config(route), PlaylistMode::Path).unwrap())
+            .collect()
     }
 
     fn request(host: &'static str, target: &str) -> RequestHeader {

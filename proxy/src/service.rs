@@ -29,6 +29,8 @@ use crate::downstream::Downstream;
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
 use crate::limit;
+use crate::playlist;
+use crate::prefetch;
 use crate::refusal::Refusal;
 use crate::respond;
 use crate::route;
@@ -88,6 +90,7 @@ impl Service {
             exchange.client,
             now,
         )?;
+        exchange.presentation = playlist::presentation(playlist::mode(shared, target), target, &line, asked);
         limit::listener(shared, exchange)?;
         let origin = upstream::origin(shared, exchange)?;
         exchange.query = upstream::query(origin, line.query);
@@ -109,7 +112,10 @@ impl Service {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
             _ => Timeline::known(shared, asked.method, key, target),
         };
-        Ok(Looked { fresh, place })
+        if let Some(Ok(found)) = &fresh {
+            prefetch::behind(shared, asked.method, key, target, exchange.query.as_deref(), found);
+        }
+        Ok(Looked { fresh: playlist::at_once(exchange, fresh), place })
     }
 
     /// Where the bytes come from, and where in the track they play: side by side where either has to be waited for.
@@ -122,20 +128,26 @@ impl Service {
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let query = exchange.query.as_deref();
         let key = Key::from(cache::key(shared, &exchange.snapshot, target, query));
-        let how = &mut exchange.how;
-        let filled = async {
-            let (found, came) = cache::served(shared, key.clone(), target, query, Some(&header.headers)).await?;
-            *how = Some(came);
-            Ok(found)
-        };
-        match (fresh, place) {
-            (Some(found), Some(media)) => Ok((found?, media)),
-            (Some(found), None) => {
-                Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await
+        let mut how = None;
+        let (found, media) = {
+            let filled = async {
+                let (found, came) = cache::served(shared, key.clone(), target, query, Some(&header.headers)).await?;
+                how = Some(came);
+                Ok(found)
+            };
+            match (fresh, place) {
+                (Some(found), Some(media)) => return Ok((found?, media)),
+                (Some(found), None) => {
+                    Timeline::beside(shared, &key, target, std::future::ready(Ok(found?)), HIT_PATIENCE).await?
+                }
+                (None, Some(media)) => (filled.await?, media),
+                (None, None) => Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await?,
             }
-            (None, Some(media)) => Ok((filled.await?, media)),
-            (None, None) => Timeline::beside(shared, &key, target, filled, FILL_PATIENCE).await,
-        }
+        };
+        prefetch::behind(shared, &header.method, key.borrowed(), target, query, &found);
+        let found = playlist::presented(shared, exchange, found).await?;
+        exchange.how = how;
+        Ok((found, media))
     }
 
     async fn answer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {

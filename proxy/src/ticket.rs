@@ -55,6 +55,32 @@ enum Proof<'h> {
     SignedUrl { kid: Cow<'h, str>, exp: Cow<'h, str>, sig: Cow<'h, str> },
 }
 
+/// Where a ticket stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Path,
+    Header,
+    Cookie,
+    Query,
+}
+
+/// The ticket of a request that was admitted, and where it stood: [`proof`] once more, for the few who need its text.
+pub(crate) fn carried<'h>(line: &Line<'h>, headers: &'h HeaderMap) -> Option<(Carrier, Cow<'h, str>)> {
+    if let Some(ticket) = line.path_ticket {
+        return Some((Carrier::Path, Cow::Borrowed(ticket)));
+    }
+    if let Some(ticket) = bearer(headers).ok()? {
+        return Some((Carrier::Header, Cow::Borrowed(ticket)));
+    }
+    if let Some(ticket) = cookie(headers).ok()? {
+        return Some((Carrier::Cookie, Cow::Borrowed(ticket)));
+    }
+    match query(line.query?).ok()? {
+        Proof::Ticket(ticket) => Some((Carrier::Query, ticket)),
+        Proof::Nothing | Proof::SignedUrl { .. } => None,
+    }
+}
+
 /// Decides whether this client may have this object at `now` (seconds since the epoch). `None` where tickets are not required and none was shown.
 ///
 /// # Errors

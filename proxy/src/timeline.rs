@@ -26,6 +26,7 @@ use crate::cache::{self, Found, Key, KeyRef, Object};
 use crate::edge::Shared;
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, Target};
+pub(crate) use playlist::opening;
 
 /// Bytes that all timelines may take.
 const BYTES_MAX: u64 = 64 << 20;
@@ -108,6 +109,21 @@ impl Timelines {
             Some(Folder::Absent { until }) if Instant::now() < until => Place::Absent,
             _ => Place::Unknown,
         }
+    }
+
+    /// The `count` segments that play next after the one at `path`, in order; `None` where its place is not known. A
+    /// look through all segments of the folder: asked once for an object, so that no order is kept beside the names.
+    pub(crate) fn successors(&self, key: KeyRef<'_>, path: &str, count: usize) -> Option<Vec<CanonicalPath>> {
+        let (folder, name) = split(path);
+        let Folder::Known { segments, .. } = self.folders.get(&key.sibling(folder))? else { return None };
+        let at = segments.get(name)?.pos_ms;
+        let mut next: Vec<(u64, &str)> = Vec::with_capacity(count + 1);
+        for (name, media) in segments.iter().filter(|(_, media)| media.pos_ms > at) {
+            let place = next.partition_point(|(pos_ms, _)| *pos_ms <= media.pos_ms);
+            next.insert(place, (media.pos_ms, name));
+            next.truncate(count);
+        }
+        Some(next.iter().filter_map(|(_, name)| CanonicalPath::from_decoded(&format!("{folder}{name}")).ok()).collect())
     }
 
     /// Remembers that the folder of `path` has no timeline, unless it has got one meanwhile.

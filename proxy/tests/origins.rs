@@ -23,7 +23,7 @@ async fn a_fallback_answers_where_the_first_origin_fails() {
     second.put(&format!("/second/hls/{TRACK}/{file}"), Behaviour::Serve(pattern(5_000)));
     house.origin.track(&file, Behaviour::Status(503));
     let answer = house.get(&file).await;
-    assert_eq!((answer.status, answer.body), (200, pattern(5_000)));
+    assert_eq!((answer.status, &answer.body), (200, &pattern(5_000)));
     assert_eq!(answer.header("cache-status"), Some("segue; fwd=miss; stored; detail=fallback"));
     assert_eq!(house.get(&file).await.cache_status(), "segue; hit; detail=memory");
     // An absent object is no failure.

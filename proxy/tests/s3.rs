@@ -82,7 +82,7 @@ async fn a_route_fits_a_bucket_that_exists_already() {
         config.origins.insert("old".to_owned(), origin);
         let path = "/music/{track}/".to_owned();
         let prefix = Some("audio/{track}/hls/".to_owned());
-        config.routes.insert(0, RouteConfig { host: None, path, origin: "old".to_owned(), prefix });
+        config.routes.insert(0, RouteConfig { host: None, path, origin: "old".to_owned(), prefix, playlist: None });
         config.tickets.required = false;
     })
     .await;

@@ -12,10 +12,12 @@
 //! The system under test is the real command in a process of its own, so that a test can end it with `kill -9` and start it
 //! again on what it left. Every wait has a bound; on a failure the process's log is in [`Segue::log`].
 
+pub mod edge;
 pub mod player;
 pub mod segue;
 pub mod soak;
 pub mod songs;
 
+pub use edge::SecondEdge;
 pub use player::{Player, Record};
 pub use segue::{Segue, Stats, Track};

@@ -10,7 +10,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testkit/browser")
 }
 
-async fn node(test: &str, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+pub(crate) async fn node(test: &str, variables: &[(&str, &str)]) -> anyhow::Result<()> {
     ensure!(
         folder().join("node_modules").is_dir(),
         "the browser tests are not installed: run `npm ci` in {}",

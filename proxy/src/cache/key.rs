@@ -78,6 +78,11 @@ impl Key {
         KeyRef { route: *route, generation: *generation, path, query, variant }
     }
 
+    #[cfg(test)]
+    pub(crate) fn new(route: u16, generation: u64, path: &str, query: Option<&str>) -> Self {
+        KeyRef { route, generation, path, query, variant: None }.into()
+    }
+
     /// The same route and generation, another path, no query.
     pub(crate) fn sibling(&self, path: &str) -> Self {
         Self { route: self.route, generation: self.generation, path: path.into(), query: None, variant: None }

@@ -13,6 +13,7 @@ use super::directives::RequestDirectives;
 use super::memfile;
 use super::policy::Policy;
 use crate::config::CacheConfig;
+use crate::prefetch::Mark;
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Media;
 
@@ -35,6 +36,8 @@ pub(crate) struct Meta {
     pub(crate) initial_age: Duration,
     /// What an HTTP origin says beside it; `None` for S3.
     pub(crate) http: Option<Arc<Policy>>,
+    /// Made by the edge for one request or mode: ranges of it are not served.
+    pub(crate) whole_only: bool,
 }
 
 /// An object in memory.
@@ -54,6 +57,10 @@ pub(crate) struct Object {
     pub(crate) head: OnceLock<Box<[u8]>>,
     /// The time, as the disk tier counts it, in which that was told last that this object is wanted.
     pub(crate) told: AtomicU32,
+    /// What `playlist = "define"` makes of a playlist; set before the object enters the memory, where it weighs.
+    pub(crate) defined: Option<Arc<Object>>,
+    /// What prefetching has come to with it; `None` where that is off, or nothing follows.
+    pub(crate) mark: Option<Arc<Mark>>,
 }
 
 /// What an object is good for.
@@ -98,6 +105,7 @@ impl Meta {
             fresh_for: ttl(target, cache),
             initial_age: Duration::ZERO,
             http: None,
+            whole_only: false,
         })
     }
 }
@@ -130,13 +138,19 @@ fn is_entity_tag(value: &[u8]) -> bool {
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
         let (number, hits) = (memfile::number(), AtomicU32::new(0));
-        Self { meta, body, since, number, hits, media: OnceLock::new(), head: OnceLock::new(), told: AtomicU32::new(0) }
+        let (media, head, told) = (OnceLock::new(), OnceLock::new(), AtomicU32::new(0));
+        Self { meta, body, since, number, hits, media, head, told, defined: None, mark: None }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.
     pub(crate) fn renewed(&self, meta: Meta, since: Instant) -> Self {
+        let defined = self.defined.as_ref().map(|defined| {
+            let Meta { fresh_for, initial_age, .. } = meta;
+            let meta = Meta { fresh_for, initial_age, ..defined.meta.clone() };
+            Arc::new(Self::new(meta, defined.body.clone(), since))
+        });
         let meta = Meta { length: Some(self.body.len() as u64), ..meta };
-        Self { media: self.media.clone(), ..Self::new(meta, self.body.clone(), since) }
+        Self { media: self.media.clone(), defined, ..Self::new(meta, self.body.clone(), since) }
     }
 
     /// An object of these bytes and nothing else.
@@ -152,6 +166,7 @@ impl Object {
             fresh_for: Duration::from_secs(60),
             initial_age: Duration::ZERO,
             http: None,
+            whole_only: false,
         };
         Self::new(meta, body, Instant::now())
     }
@@ -214,6 +229,7 @@ impl Object {
     pub(crate) fn weight(&self) -> u64 {
         // What is allocated beside the body: the object, its header values and lines, the cache's own entry.
         let policy = self.meta.http.as_ref().map_or(0, |policy| policy.weight());
-        self.body.len() as u64 + size_of::<Self>() as u64 + 1024 + policy
+        let defined = self.defined.as_ref().map_or(0, |defined| defined.weight());
+        self.body.len() as u64 + size_of::<Self>() as u64 + 1024 + policy + defined
     }
 }

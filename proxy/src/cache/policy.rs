@@ -310,7 +310,7 @@ mod tests {
     use super::*;
     use crate::cache::Use;
     use crate::cache::directives::RequestDirectives;
-    use crate::config::RouteConfig;
+    use crate::config::{PlaylistMode, RouteConfig};
     use crate::route::{Route, line, resolve};
 
     fn head(status: u16, headers: &[(&'static str, &str)]) -> ResponseHeader {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     fn target(path: &'static str) -> Target {
-        let routes = [Route::new(0, 0, &RouteConfig::contract()).unwrap()];
+        let routes = [Route::new(0, 0, &RouteConfig::contract(), PlaylistMode::Path).unwrap()];
         let request = pingora_http::RequestHeader::build("GET", path.as_bytes(), None).unwrap();
         resolve(&routes, &line(&request)).unwrap()
     }

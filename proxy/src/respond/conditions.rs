@@ -119,6 +119,7 @@ mod tests {
             fresh_for: Duration::ZERO,
             initial_age: Duration::ZERO,
             http: None,
+            whole_only: false,
         }
     }
 

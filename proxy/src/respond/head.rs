@@ -125,7 +125,7 @@ pub(super) fn of_object(
         set(&mut head, CONTENT_ENCODING, encoding.clone());
     }
     if meta.status() == StatusCode::OK {
-        set(&mut head, ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        set(&mut head, ACCEPT_RANGES, HeaderValue::from_static(if meta.whole_only { "none" } else { "bytes" }));
     }
     if plan.status != StatusCode::NO_CONTENT {
         set(&mut head, CONTENT_LENGTH, HeaderValue::from(plan.length()));

@@ -42,6 +42,8 @@ pub async fn house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
     upstream.total_timeout = Duration::from_secs(10);
     let mut config = EdgeConfig::minimal(upstream);
     config.keys = vec![("k1".to_owned(), SigningSecret::parse(SECRET).unwrap())];
+    // What one request does is what that request asked for; tests of prefetching turn it on.
+    config.prefetch.segments = 0;
     change(&mut config);
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { slots: 64, ..LogOptions::default() };

@@ -53,6 +53,8 @@ pub(super) fn encode(meta: &Meta, since_ms: u64, out: &mut Vec<u8>) {
         fresh_for,
         initial_age,
         http,
+        // What the edge makes is made again, and never kept here.
+        whole_only: _,
     } = meta;
     out.push(VERSION);
     let mut field = |tag: u8, bytes: &[u8]| {
@@ -141,6 +143,7 @@ pub(super) fn decode(bytes: &[u8], length: u64) -> Option<(Meta, Instant)> {
         fresh_for: Duration::ZERO,
         initial_age: Duration::ZERO,
         http: None,
+        whole_only: false,
     };
     let mut since = None;
     let mut http = None;
@@ -223,6 +226,7 @@ mod tests {
                 stale_while_revalidate: Duration::from_secs(3),
                 stale_if_error: Duration::from_secs(4),
             })),
+            whole_only: false,
         }
     }
 

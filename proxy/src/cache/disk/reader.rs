@@ -120,6 +120,11 @@ impl Disk {
         }
     }
 
+    /// Whether the disk has something under `key`, fresh or not, without reading it.
+    pub(crate) fn knows(&self, key: KeyRef<'_>) -> bool {
+        self.store.locate(key).is_some()
+    }
+
     /// What the disk has under `key`, fresh or not. `None`: a miss.
     pub(crate) async fn find(self: &Arc<Self>, key: &Key) -> Option<Entry> {
         let located = self.store.locate(key.borrowed())?;

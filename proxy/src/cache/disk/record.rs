@@ -280,6 +280,8 @@ mod tests {
             cache_control: HeaderValue::from_static("private"),
             fresh_for: Duration::from_secs(60),
             initial_age: Duration::ZERO,
+            http: None,
+            whole_only: false,
         };
         Object::new(meta, Bytes::copy_from_slice(body), Instant::now())
     }

@@ -52,6 +52,8 @@ fn object(name: &str, length: usize, fresh_for: u64) -> Arc<Object> {
         cache_control: HeaderValue::from_static("private"),
         fresh_for: Duration::from_secs(fresh_for),
         initial_age: Duration::from_secs(11),
+        http: None,
+        whole_only: false,
     };
     Arc::new(Object::new(meta, Bytes::from(body(name, length)), Instant::now()))
 }
