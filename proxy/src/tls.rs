@@ -106,7 +106,8 @@ fn turns() -> usize {
     (tokio::runtime::Handle::current().metrics().num_workers() / 2).max(1)
 }
 
-/// The algorithms.
+/// The algorithms. Of the two that are linked, this one seals 32 KB and 200 KB with a sixth less CPU (measured where the
+/// processor has AES for wide vectors); a handshake costs it a quarter more, and there is one for many segments.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -43,7 +43,7 @@ async fn what_is_no_request_is_refused_with_a_reason_and_an_end() {
     for (request, status, reason) in [
         ("GET\r\n\r\n", 400, "malformed-head"),
         ("\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03", 400, "malformed-head"),
-        ("GET /hls/a/b\r\n\r\n", 505, "http-version"),
+        ("GET /hls/a/b\r\n\r\n", 400, "malformed-head"),
         ("GET /hls/a/b HTTP/9.9\r\nHost: e\r\n\r\n", 505, "http-version"),
         ("GET /hls/a b HTTP/1.1\r\nHost: e\r\n\r\n", 505, "http-version"),
         ("GET /a HTTP/1.1\r\nHost: e\r\nA: b\r\n folded\r\n\r\n", 400, "malformed-head"),

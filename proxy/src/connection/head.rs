@@ -169,7 +169,7 @@ mod tests {
         for (head, reason) in [
             ("GET\r\n\r\n", "malformed-head"),
             ("\x16\x03\x01", "malformed-head"),
-            ("GET /a\r\n", "http-version"),
+            ("GET /a\r\n", "malformed-head"),
             ("GET /a HTTP/9.9\r\n\r\n", "http-version"),
             ("GET /a b HTTP/1.1\r\nHost: e\r\n\r\n", "http-version"),
             ("GET /a HTTP/1.1\r\nHost: e\r\nA: b\r\n c\r\n\r\n", "malformed-head"),
