@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn each_algorithm_knows_its_check_value() {
         for (name, value) in [
-            ("x-amz-checksum-crc64nvme", "rosUhgyTZpg="),
+            ("x-amz-checksum-crc64nvme", "rosUhgp5mIg="),
             ("x-amz-checksum-crc32c", "4waSgw=="),
             ("x-amz-checksum-crc32", "y/Q5Jg=="),
             ("x-amz-checksum-sha256", "FeKw08M4keLwlMhKTlcSzA25mp6TBJDn3lZfdUkyMyU="),
