@@ -10,6 +10,7 @@
 mod directives;
 mod how;
 mod key;
+mod memfile;
 mod memory;
 mod object;
 pub(crate) mod policy;
@@ -30,7 +31,8 @@ use crate::snapshot::Snapshot;
 use directives::RequestDirectives;
 
 pub(crate) use how::{Forward, How};
-pub(crate) use key::Key;
+pub(crate) use key::{Key, KeyRef};
+pub(crate) use memfile::{MemFile, MemFiles};
 pub(crate) use memory::{Memory, Stored};
 pub(crate) use object::{Meta, Object, Use};
 pub(crate) use vary::Variants;
@@ -55,57 +57,55 @@ pub(crate) enum Found {
 }
 
 /// The key of what `target` asks for. `query` counts for HTTP origins alone.
-pub(crate) fn key(shared: &Shared, snapshot: &Snapshot, target: &Target, query: Option<&str>) -> Key {
+pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, query: Option<&'k str>) -> KeyRef<'k> {
     let generation = snapshot.generation(target.track());
     let route = shared.routes.get(target.route).map_or(0, |route| route.index);
-    Key::new(route, generation, target.path.as_str(), query)
+    KeyRef { route, generation, path: target.path.as_str(), query, variant: None }
 }
 
-/// What is fresh in memory, without waiting for anything; for requests of the edge's own.
-pub(crate) fn fresh(shared: &Shared, key: &Key) -> Option<Result<Found, Refusal>> {
-    let (_, found) = look(shared, key.clone(), None, &HeaderMap::new());
-    found.map(|found| found.and_then(good))
+/// What is fresh in memory at `now`, without waiting for anything; for requests of the edge's own.
+pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
+    look(shared, key, None, now).map(|found| found.and_then(good))
 }
 
-/// What is fresh in memory for a client with these headers, and under which key. Waits for nothing. `target` is looked
-/// at for what clients may demand; requests of the edge's own demand nothing.
+/// What is fresh in memory at `now`, for a client with these headers. Waits for nothing.
 pub(crate) fn look(
     shared: &Shared,
-    key: Key,
-    target: Option<&Target>,
-    headers: &HeaderMap,
-) -> (Key, Option<Result<Found, Refusal>>) {
+    key: KeyRef<'_>,
+    headers: Option<&HeaderMap>,
+    now: Instant,
+) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
-    let now = Instant::now();
-    match shared.memory.get(&key) {
-        Some(Stored::Object(object)) => {
-            let found = is_served(shared, &object, now, target, headers);
-            (key, found.then(|| Ok(Found::Memory(object, CacheState::HitMemory))))
+    match shared.memory.get(key)? {
+        Stored::Object(object) => {
+            is_served(shared, &object, now, headers).then(|| Ok(Found::Memory(object, CacheState::HitMemory)))
         }
-        Some(Stored::Missing { until }) if now < until => (key, Some(Err(Refusal::NotFound))),
-        Some(Stored::Varies(variants)) => match variants.key(&key, headers) {
-            Some(variant) => match shared.memory.get(&variant) {
-                Some(Stored::Object(object)) if is_served(shared, &object, now, target, headers) => {
-                    (variant, Some(Ok(Found::Memory(object, CacheState::HitMemory))))
+        Stored::Missing { until } => (now < until).then_some(Err(Refusal::NotFound)),
+        Stored::Varies(variants) => {
+            let none = HeaderMap::new();
+            let variant = variants.key(&Key::from(key), headers.unwrap_or(&none))?;
+            match shared.memory.get(variant.borrowed())? {
+                Stored::Object(object) if is_served(shared, &object, now, headers) => {
+                    Some(Ok(Found::Memory(object, CacheState::HitMemory)))
                 }
-                _ => (variant, None),
-            },
-            None => (key, None),
-        },
-        _ => (key, None),
+                _ => None,
+            }
+        }
     }
 }
 
-fn is_served(shared: &Shared, object: &Object, now: Instant, target: Option<&Target>, headers: &HeaderMap) -> bool {
+/// What a client may demand is looked at; requests of the edge's own demand nothing.
+fn is_served(shared: &Shared, object: &Object, now: Instant, headers: Option<&HeaderMap>) -> bool {
     if !object.is_fresh(now) {
         return false;
     }
     let cache = &shared.config.cache;
-    let is_asked = match target {
-        Some(_) => cache.client_directives.unwrap_or(object.meta.http.is_some()),
-        None => false,
-    };
-    !is_asked || object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
+    match headers {
+        Some(headers) if cache.client_directives.unwrap_or(object.meta.http.is_some()) => {
+            object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
+        }
+        _ => true,
+    }
 }
 
 /// Joins the fill of `key`, or begins it, and waits for its head; for requests of the edge's own.
@@ -234,10 +234,10 @@ fn decide(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<
     let cache = &shared.config.cache;
     let asks = &request.asks;
     let mut fills = shared.fills.lock();
-    let (key, stored, known) = match shared.memory.get(primary) {
+    let (key, stored, known) = match shared.memory.get(primary.borrowed()) {
         Some(Stored::Varies(variants)) => match variants.key(primary, request.headers) {
             Some(key) => {
-                let stored = shared.memory.get(&key);
+                let stored = shared.memory.get(key.borrowed());
                 (key, stored, Forward::VaryMiss)
             }
             None => return Ok(Decided::Found(Found::Pass, How::new(Forward::Bypass))),

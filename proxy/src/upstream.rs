@@ -15,7 +15,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use url::form_urlencoded;
 
-use crate::cache;
+use crate::cache::{self, Key};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::origin::Origin;
@@ -88,11 +88,12 @@ pub(crate) fn rebuild(shared: &Shared, exchange: &Exchange, request: &mut Reques
 /// name at the same origin, all variants of each.
 pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange, answer: &HeaderMap) {
     let Some(target) = &exchange.target else { return };
-    let own = [exchange.query.as_deref(), None].map(|query| cache::key(shared, &exchange.snapshot, target, query));
+    let own =
+        [exchange.query.as_deref(), None].map(|query| Key::from(cache::key(shared, &exchange.snapshot, target, query)));
     let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
         let value = answer.get(name)?.to_str().ok()?;
         let (target, query) = named(shared, exchange, target, value)?;
-        Some(cache::key(shared, &exchange.snapshot, &target, query.as_deref()))
+        Some(Key::from(cache::key(shared, &exchange.snapshot, &target, query.as_deref())))
     });
     let keys: Vec<_> = own.into_iter().chain(named).collect();
     let mut fills = shared.fills.lock();

@@ -123,7 +123,7 @@ impl Job {
             return Ok(Some(primary));
         }
         let _fills = self.shared.fills.lock();
-        let known = match self.shared.memory.get(&primary) {
+        let known = match self.shared.memory.get(primary.borrowed()) {
             Some(Stored::Varies(variants)) if variants.names == names => Some(variants),
             _ => None,
         };

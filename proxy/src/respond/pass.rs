@@ -19,7 +19,7 @@ use segue_events::CacheState;
 
 use super::{Cut, Open, head};
 use crate::cache::policy::{self, Reading, Sent};
-use crate::cache::{self, Forward, How};
+use crate::cache::{self, Forward, How, Key};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact::{Delivered, Delivery};
@@ -146,7 +146,8 @@ fn reconsider(shared: &Shared, exchange: &Exchange, target: &Target, answer: &Or
     let sent = Sent { target, cache: &shared.config.cache, everything, authorized: everything, delay: Duration::ZERO };
     let fits = |length: Option<u64>| length.is_some_and(|length| length <= shared.config.cache.max_object);
     if matches!(policy::read(&answer.head, &sent), Reading::Keep(meta) if fits(meta.length)) {
-        shared.memory.pass_no_more(&cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref()));
+        let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
+        shared.memory.pass_no_more(&Key::from(key));
     }
 }
 
