@@ -72,20 +72,19 @@ pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, 
 /// What is fresh in memory at `now`, or on the disk and at hand, without waiting for anything; for requests of the
 /// edge's own.
 pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
-    look(shared, key, None, &HeaderMap::new(), now).map(|found| found.and_then(good))
+    look(shared, key, None, now).map(|found| found.and_then(good))
 }
 
-/// What is fresh in memory at `now` for a client with these headers. Waits for nothing. `target` is looked at for what
-/// clients may demand; requests of the edge's own demand nothing.
+/// What is fresh in memory at `now`, or on the disk and at hand, for a client with these headers. Waits for nothing.
+/// Requests of the edge's own have none and demand nothing.
 pub(crate) fn look(
     shared: &Shared,
     key: KeyRef<'_>,
-    target: Option<&Target>,
-    headers: &HeaderMap,
+    headers: Option<&HeaderMap>,
     now: Instant,
 ) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
-    let served = |object: &Arc<Object>| is_served(shared, object, now, target, headers);
+    let served = |object: &Arc<Object>| is_served(shared, object, now, headers);
     match shared.memory.get(key) {
         Some(Stored::Object(object)) if served(&object) => {
             tiers::touch(shared, key, &object);
@@ -94,7 +93,8 @@ pub(crate) fn look(
         Some(Stored::Object(_)) => None,
         Some(Stored::Missing { until }) => (now < until).then_some(Err(Refusal::NotFound)),
         Some(Stored::Varies(variants)) => {
-            let variant = variants.key(&Key::from(key), headers)?;
+            let none = HeaderMap::new();
+            let variant = variants.key(&Key::from(key), headers.unwrap_or(&none))?;
             match shared.memory.get(variant.borrowed())? {
                 Stored::Object(object) if served(&object) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
                 _ => None,
@@ -107,16 +107,18 @@ pub(crate) fn look(
     }
 }
 
-fn is_served(shared: &Shared, object: &Object, now: Instant, target: Option<&Target>, headers: &HeaderMap) -> bool {
+/// What a client may demand is looked at; requests of the edge's own demand nothing.
+fn is_served(shared: &Shared, object: &Object, now: Instant, headers: Option<&HeaderMap>) -> bool {
     if !object.is_fresh(now) {
         return false;
     }
     let cache = &shared.config.cache;
-    let is_asked = match target {
-        Some(_) => cache.client_directives.unwrap_or(object.meta.http.is_some()),
-        None => false,
-    };
-    !is_asked || object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
+    match headers {
+        Some(headers) if cache.client_directives.unwrap_or(object.meta.http.is_some()) => {
+            object.use_for(now, &RequestDirectives::read(headers), cache) == Use::Fresh
+        }
+        _ => true,
+    }
 }
 
 /// What the disk has, or what a fill brings: joined, or begun, and waited for until its head is there. For requests of

@@ -107,7 +107,7 @@ impl Service {
         let shared = &self.shared;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
-        let fresh = cache::look(shared, key, Some(target), asked.headers, exchange.started);
+        let fresh = cache::look(shared, key, Some(asked.headers), exchange.started);
         let place = match &fresh {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
             _ => Timeline::known(shared, asked.method, key, target),

@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Answer, Behaviour, House, TRACK, house, house_with, ticket};
+use support::{Answer, Behaviour, House, TRACK, house, house_with, patient_house_with, ticket};
 use tokio::sync::Notify;
 
 fn target(file: &str) -> String {
@@ -64,7 +64,7 @@ async fn variants_are_told_apart_by_what_the_origin_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_another_variant_gets_its_own() {
-    let house = Arc::new(house().await);
+    let house = Arc::new(patient_house_with(|_| {}).await);
     let vary = "Cache-Control: max-age=600\r\nVary: X-Who\r\n";
     let gate = Arc::new(Notify::new());
     // The first answer is slow; what it is of is known when its head comes.
@@ -126,7 +126,8 @@ async fn clients_of_an_http_origin_may_ask_for_more_or_less() {
     let absent = ask(&house, "a.txt", cached).await;
     assert_eq!((absent.status, absent.reason().as_str()), (504, "not-cached"));
     let miss = house.get("a.txt").await;
-    assert_eq!((miss.header("age"), miss.cache_status().as_str()), (Some("100"), "segue; fwd=miss; stored"));
+    assert_eq!(miss.cache_status(), "segue; fwd=miss; stored");
+    assert!(miss.header("age").is_some_and(|age| age.starts_with("10")), "{}", miss.head);
     assert_eq!(ask(&house, "a.txt", cached).await.status, 200);
     for (directive, count, status) in [
         ("max-age=300", 1, "segue; hit; detail=memory"),
@@ -256,7 +257,7 @@ async fn a_304_of_another_state_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_is_served_at_once_while_one_request_renews_it() {
-    let house = house().await;
+    let house = patient_house_with(|_| {}).await;
     let gate = Arc::new(Notify::new());
     let first = ok("Cache-Control: max-age=1, stale-while-revalidate=600\r\n", "old");
     let newer = Behaviour::Later(Arc::clone(&gate), Box::new(ok("Cache-Control: max-age=600\r\n", "new")));

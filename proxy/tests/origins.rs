@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segue_proxy::{Endpoint, OriginConfig};
-use support::{Behaviour, Origin, TRACK, house, house_with, pattern, ticket, versioned};
+use support::{Behaviour, Origin, TRACK, house, house_with, patient_house_with, pattern, ticket, versioned};
 use tokio::sync::Notify;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +74,7 @@ async fn connections_are_used_again_and_dead_ones_passed_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_beyond_the_bound_is_told_to_come_back() {
-    let house = Arc::new(house_with(|config| config.cache.waiters = 20).await);
+    let house = Arc::new(patient_house_with(|config| config.cache.waiters = 20).await);
     let file = versioned("a/seg-00000.m4s");
     let gate = Arc::new(Notify::new());
     house.origin.track(&file, Behaviour::Later(Arc::clone(&gate), Box::new(Behaviour::Serve(pattern(1_000)))));
@@ -107,12 +107,7 @@ async fn a_crowd_beyond_the_bound_is_told_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_longer_than_the_bound() {
-    let house = house_with(|config| {
-        config.cache.wait = Duration::from_millis(300);
-        config.origins.get_mut("default").unwrap().read_timeout = Duration::from_secs(60);
-        config.origins.get_mut("default").unwrap().total_timeout = Duration::from_secs(60);
-    })
-    .await;
+    let house = patient_house_with(|config| config.cache.wait = Duration::from_millis(300)).await;
     let gate = Arc::new(Notify::new());
     house.origin.track("a.jpg", Behaviour::Later(Arc::clone(&gate), Box::new(Behaviour::Serve(pattern(10)))));
     for _ in 0..3 {

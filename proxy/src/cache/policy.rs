@@ -208,7 +208,12 @@ fn meta(
     let (once, lines) = lines(&head.headers, &meta).partition::<Vec<_>, _>(|(name, _)| once.contains(name));
     let bytes: usize = lines.iter().chain(&once).map(|(name, value)| name.as_str().len() + value.len()).sum();
     let strict = directives.must_revalidate || directives.s_maxage.is_some() || directives.is_no_cache();
-    let by_config = if lifetime.is_none() { sent.cache.stale_while_revalidate } else { Duration::ZERO };
+    // That there is nothing is remembered briefly, and never beyond that.
+    let (renewing, failing) = match head.status.is_success() {
+        true => (sent.cache.stale_while_revalidate, sent.cache.stale_if_error),
+        false => (Duration::ZERO, Duration::ZERO),
+    };
+    let renewing = if lifetime.is_none() { renewing } else { Duration::ZERO };
     meta.http = Some(Arc::new(Policy {
         status: head.status,
         lines: lines.into_boxed_slice(),
@@ -216,8 +221,8 @@ fn meta(
         selects,
         controls: head.headers.contains_key(CACHE_CONTROL) || head.headers.contains_key(EXPIRES),
         must_revalidate: strict,
-        stale_while_revalidate: directives.stale_while_revalidate.unwrap_or(by_config),
-        stale_if_error: directives.stale_if_error.unwrap_or(sent.cache.stale_if_error),
+        stale_while_revalidate: directives.stale_while_revalidate.unwrap_or(renewing),
+        stale_if_error: directives.stale_if_error.unwrap_or(failing),
     }));
     (bytes <= LINES_MAX).then_some(meta)
 }

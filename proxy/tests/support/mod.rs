@@ -34,6 +34,18 @@ pub async fn house() -> House {
     house_with(|_| {}).await
 }
 
+/// A house whose origin may think for as long as a test needs.
+pub async fn patient_house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
+    house_with(|config| {
+        let origin = config.origins.get_mut("default").unwrap();
+        origin.read_timeout = Duration::from_secs(120);
+        origin.total_timeout = Duration::from_secs(120);
+        config.cache.wait = Duration::from_secs(120);
+        change(config);
+    })
+    .await
+}
+
 pub async fn house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
     let origin = Origin::start().await;
     let mut upstream = OriginConfig::http(Endpoint::parse(&format!("http://{}", origin.addr)).unwrap());
