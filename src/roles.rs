@@ -61,6 +61,12 @@ fn events_dir(document: &Document<'_>) -> Option<PathBuf> {
     }
 }
 
+/// An edge's file as a whole.
+fn edge_of(document: &Document<'_>) -> EdgeConfig {
+    let _for_the_account = events_dir(document);
+    EdgeConfig::read(document)
+}
+
 /// The longest that a role may take to finish what it has in hand.
 const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -81,6 +87,7 @@ pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let edge = Edge::start(config, EdgeInputs { listener: None, admin_listener: None, snapshots, events }).await?;
+    edge.watch(args.config, edge_of);
     tracing::info!(addr = %edge.addr(), "the edge is ready");
     until_told_to_end().await?;
     end(edge.shutdown()).await

@@ -6,15 +6,18 @@
 //! On failure: [`EdgeConfig::read`] records problems in the document and fills the gap with a default, so that one
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
+mod hot;
 mod origin;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
-use segue_signing::SigningSecret;
+use segue_signing::{Key, Revocation};
 
+pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 
 /// The name under which `[origin]` itself is known to routes.
@@ -37,8 +40,12 @@ pub struct EdgeConfig {
     pub cache: CacheConfig,
     /// Tickets (`[tickets]`).
     pub tickets: TicketConfig,
-    /// Static ticket keys (`[keys]`): key id to secret.
-    pub keys: Vec<(String, SigningSecret)>,
+    /// Static ticket keys (`[keys]`).
+    pub keys: Vec<Key>,
+    /// Static revocations (`[revocations] file`).
+    pub revocations: Vec<Revocation>,
+    /// Files that are watched beside the configuration: those of keys and revocations.
+    pub watched: Vec<PathBuf>,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -193,6 +200,8 @@ impl EdgeConfig {
             cache: CacheConfig::default(),
             tickets: TicketConfig::default(),
             keys: Vec::new(),
+            revocations: Vec::new(),
+            watched: Vec::new(),
             connections: ConnectionConfig::default(),
             admin_token: None,
         }
@@ -219,12 +228,28 @@ impl EdgeConfig {
         read_cache(&root.section("cache"), &mut config.cache);
         let tickets = root.section("tickets");
         config.tickets.required = tickets.or("required", config.tickets.required);
-        config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
-        read_keys(&root.section("keys").free_form(), &mut config.keys);
+        config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);
         config.admin_token = root.section("admin").get("token");
         config
+    }
+}
+
+impl EdgeConfig {
+    /// The part that may change while the edge runs.
+    pub(crate) fn reloadable(&self) -> Reloadable {
+        Reloadable {
+            keys: self.keys.clone(),
+            revocations: self.revocations.clone(),
+            leeway: self.tickets.leeway,
+            files: self.watched.clone(),
+        }
+    }
+
+    fn take(&mut self, hot: Reloadable) {
+        let Reloadable { keys, revocations, leeway, files } = hot;
+        (self.keys, self.revocations, self.tickets.leeway, self.watched) = (keys, revocations, leeway, files);
     }
 }
 
@@ -282,17 +307,6 @@ fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
                 control.problem(name, "not a header value");
             }
             *value = text;
-        }
-    }
-}
-
-fn read_keys(section: &Section<'_>, keys: &mut Vec<(String, SigningSecret)>) {
-    for kid in section.names() {
-        if let Some(secret) = section.get::<Secret>(&kid) {
-            match SigningSecret::parse(secret.expose()) {
-                Ok(secret) => keys.push((kid, secret)),
-                Err(error) => section.problem(&kid, error.to_string()),
-            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::listener::Clients;
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
+use crate::reload::{self, ReadConfig};
 use crate::route::Route;
 use crate::service::Service;
 use crate::snapshot::Snapshots;
@@ -144,6 +146,8 @@ pub struct Edge {
     admin: Option<Admin>,
     stop: CancellationToken,
     follower: tokio::task::JoinHandle<()>,
+    /// Whoever watches and talks beside the requests; they end at `stop`.
+    keepers: TaskTracker,
 }
 
 impl std::fmt::Debug for Edge {
@@ -176,7 +180,13 @@ impl Edge {
         let follower = tokio::spawn(follow(Arc::clone(&shared), snapshots, stop.clone()));
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, admin, stop, follower })
+        Ok(Self { shared, clients, admin, stop, follower, keepers: TaskTracker::new() })
+    }
+
+    /// Watches the configuration file that this edge was started from: what may change hot changes with it.
+    pub fn watch(&self, path: PathBuf, read: ReadConfig) {
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        self.keepers.spawn(async move { stop.run_until_cancelled(reload::watch(shared, path, read)).await });
     }
 
     /// Where clients are served.
@@ -206,6 +216,8 @@ impl Edge {
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
+        self.keepers.close();
+        self.keepers.wait().await;
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
         }
@@ -273,7 +285,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
     Ok(Shared {
         routes,
         origins,
-        snapshots: Snapshots::new(config.keys.clone(), document)?,
+        snapshots: Snapshots::new(config.reloadable(), document)?,
         tickets: TicketCache::new(config.tickets.remembered),
         memory: Memory::new(&config.cache).map_err(wrong("[cache]"))?,
         fills: Mutex::default(),

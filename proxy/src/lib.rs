@@ -23,6 +23,7 @@ mod lock;
 mod metrics;
 mod origin;
 mod refusal;
+mod reload;
 mod respond;
 mod route;
 mod service;
@@ -33,6 +34,7 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN, EdgeConfig, Endpoint, OriginConfig,
-    OriginKind, RouteConfig, TicketConfig, TtlConfig,
+    OriginKind, Reloadable, RouteConfig, TicketConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
+pub use reload::ReadConfig;

@@ -76,6 +76,8 @@ pub(crate) struct Metrics {
     pub(crate) snapshots: Counter,
     pub(crate) snapshots_refused: Counter,
     pub(crate) timelines_missing: Counter,
+    pub(crate) reloads: Counter,
+    pub(crate) reloads_refused: Counter,
 }
 
 /// What is read off other parts at the moment of asking.
@@ -143,6 +145,8 @@ impl Metrics {
             ("segue_purges_total", "Purges asked for on this edge.", &self.purges),
             ("segue_snapshots_total", "Snapshots taken over.", &self.snapshots),
             ("segue_snapshots_refused_total", "Snapshots that could not be used.", &self.snapshots_refused),
+            ("segue_config_reloads_total", "Changed configuration files taken over.", &self.reloads),
+            ("segue_config_refused_total", "Changed configuration files that are wrong.", &self.reloads_refused),
             (
                 "segue_timelines_missing_total",
                 "Segments whose place in the track was not found.",

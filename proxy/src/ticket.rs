@@ -53,7 +53,7 @@ pub(crate) fn admit(
 ) -> Result<Option<Arc<Verified>>, Refusal> {
     let _step = tracing::trace_span!("ticket").entered();
     let now = unix_s();
-    let leeway = i64::try_from(config.leeway.as_secs()).unwrap_or(i64::MAX);
+    let leeway = snapshot.leeway;
     let keyring = &snapshot.keyring;
     let shown = match proof(line, headers)? {
         Proof::Nothing if config.required => return Err(Refusal::TicketMissing),

@@ -40,7 +40,7 @@ pub async fn house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
     upstream.read_timeout = Duration::from_secs(1);
     upstream.total_timeout = Duration::from_secs(10);
     let mut config = EdgeConfig::minimal(upstream);
-    config.keys = vec![("k1".to_owned(), SigningSecret::parse(SECRET).unwrap())];
+    config.keys = vec![key()];
     change(&mut config);
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { slots: 64, ..LogOptions::default() };
