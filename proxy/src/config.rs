@@ -6,6 +6,7 @@
 //! On failure: [`EdgeConfig::read`] records problems in the document and fills the gap with a default, so that one
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
+mod control;
 mod hot;
 mod origin;
 
@@ -15,8 +16,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
-use segue_signing::{Key, Revocation};
+use segue_signing::{Key, Revocation, SigningSecret};
 
+pub use control::{ControlEndpoint, SnapshotConfig};
 pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 
@@ -46,6 +48,12 @@ pub struct EdgeConfig {
     pub revocations: Vec<Revocation>,
     /// Files that are watched beside the configuration: those of keys and revocations.
     pub watched: Vec<PathBuf>,
+    /// The control plane that is followed (`[control]`).
+    pub control: Option<ControlEndpoint>,
+    /// The last good snapshot on disk (`[snapshot]`).
+    pub snapshot: SnapshotConfig,
+    /// The key of the signed debug header (`[debug] key`).
+    pub debug_key: Option<SigningSecret>,
     /// Bounds of client connections (`[connections]`).
     pub connections: ConnectionConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -202,6 +210,9 @@ impl EdgeConfig {
             keys: Vec::new(),
             revocations: Vec::new(),
             watched: Vec::new(),
+            control: None,
+            snapshot: SnapshotConfig::default(),
+            debug_key: None,
             connections: ConnectionConfig::default(),
             admin_token: None,
         }
@@ -229,6 +240,9 @@ impl EdgeConfig {
         let tickets = root.section("tickets");
         config.tickets.required = tickets.or("required", config.tickets.required);
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
+        config.control = ControlEndpoint::read(&root.section("control"));
+        config.snapshot = SnapshotConfig::read(&root.section("snapshot"), config.control.is_some());
+        config.debug_key = control::read_debug_key(&root.section("debug"));
         config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);
         config.admin_token = root.section("admin").get("token");

@@ -38,6 +38,7 @@ use crate::config::ConnectionConfig;
 use crate::downstream::Downstream;
 use crate::exchange::{Asked, Exchange};
 use crate::listener::Closing;
+use crate::respond::debug;
 use crate::respond::hit::Hit;
 use crate::service::{Course, Service};
 use head::Head;
@@ -248,6 +249,9 @@ impl Connection {
         let is_here = matches!(admitted, Ok(Course::Here));
         exchange.admitted = Some(admitted);
         if !is_here {
+            return None;
+        }
+        if debug::is_asked(self.service.shared(), asked.headers) {
             return None;
         }
         let looked = self.service.look(asked.method, exchange).ok()?;

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cache::{Key, Memory};
 use crate::config::EdgeConfig;
+use crate::control::{self, Client, Standing};
 use crate::exchange::Exchange;
 use crate::fact::AddressHash;
 use crate::fill::{Fill, RESERVATION_UNIT};
@@ -39,6 +40,9 @@ use crate::upstream;
 
 /// What is left of a fill at shutdown is cut after this time; nobody waits for it any more.
 const FILLS_DRAIN: Duration = Duration::from_secs(2);
+
+/// For so long facts of the last requests are handed over at shutdown, where the control plane takes them.
+const FACTS_FLUSH: Duration = Duration::from_secs(5);
 
 /// What an edge is given beside its configuration.
 #[derive(Debug)]
@@ -108,6 +112,8 @@ pub(crate) struct Shared {
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
     pub(crate) ready: AtomicBool,
+    /// How this edge stands with its control plane.
+    pub(crate) standing: Standing,
 }
 
 impl Shared {
@@ -135,7 +141,7 @@ impl Shared {
             revision: snapshot.revision,
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref())
+        self.metrics.render(&readings, self.events.as_deref()) + &self.standing.metrics()
     }
 }
 
@@ -146,8 +152,10 @@ pub struct Edge {
     admin: Option<Admin>,
     stop: CancellationToken,
     follower: tokio::task::JoinHandle<()>,
-    /// Whoever watches and talks beside the requests; they end at `stop`.
+    /// Whoever watches and talks beside the requests; they end at `stop_keepers`, which comes after the last request.
     keepers: TaskTracker,
+    stop_keepers: CancellationToken,
+    client: Option<Arc<Client>>,
 }
 
 impl std::fmt::Debug for Edge {
@@ -170,7 +178,14 @@ impl Edge {
             (given, address) => Some(bind(given, address.unwrap_or(config.listen)).await?),
         };
         let address = listener.1;
+        let link = control::Start::read(&config)
+            .map_err(|problem| StartError::Config { what: "[control]".to_owned(), problem })?;
         let shared = Arc::new(build(config, first, events)?);
+        let (keepers, stop_keepers) = (TaskTracker::new(), CancellationToken::new());
+        let client = link.as_ref().map(control::Start::client);
+        if let Some(link) = link {
+            link.begin(&shared, &keepers, &stop_keepers);
+        }
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
         let proxy = Arc::new(pingora_proxy::http_proxy(&conf, service.clone()));
@@ -180,13 +195,22 @@ impl Edge {
         let follower = tokio::spawn(follow(Arc::clone(&shared), snapshots, stop.clone()));
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, admin, stop, follower, keepers: TaskTracker::new() })
+        Ok(Self { shared, clients, admin, stop, follower, keepers, stop_keepers, client })
     }
 
     /// Watches the configuration file that this edge was started from: what may change hot changes with it.
     pub fn watch(&self, path: PathBuf, read: ReadConfig) {
-        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop_keepers.clone());
         self.keepers.spawn(async move { stop.run_until_cancelled(reload::watch(shared, path, read)).await });
+    }
+
+    /// Hands the facts and denials of the edge's log, which lies in `dir`, over to the control plane of `[control]`. Does
+    /// nothing where the edge has no log or no control plane.
+    pub fn ship(&self, dir: PathBuf) {
+        if let (Some(client), Some(events)) = (&self.client, &self.shared.events) {
+            let (client, events) = (Arc::clone(client), Arc::clone(events));
+            control::ship(&self.shared, client, events, dir, &self.keepers, self.stop_keepers.clone());
+        }
     }
 
     /// Where clients are served.
@@ -216,8 +240,11 @@ impl Edge {
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
+        self.stop_keepers.cancel();
         self.keepers.close();
-        self.keepers.wait().await;
+        if tokio::time::timeout(FACTS_FLUSH, self.keepers.wait()).await.is_err() {
+            tracing::warn!("not all facts were handed over at shutdown; the next start goes on with them");
+        }
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
         }
@@ -296,6 +323,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         metrics,
         tasks,
         ready: AtomicBool::new(false),
+        standing: Standing::default(),
         config,
     })
 }

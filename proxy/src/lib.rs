@@ -13,9 +13,11 @@ mod admin;
 mod cache;
 mod config;
 mod connection;
+mod control;
 mod downstream;
 mod edge;
 mod exchange;
+mod explain;
 mod fact;
 mod fill;
 mod listener;
@@ -33,8 +35,9 @@ mod timeline;
 mod upstream;
 
 pub use config::{
-    Addressing, CacheConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN, EdgeConfig, Endpoint, OriginConfig,
-    OriginKind, Reloadable, RouteConfig, TicketConfig, TtlConfig,
+    Addressing, CacheConfig, ConnectionConfig, ControlConfig, ControlEndpoint, DEFAULT_ORIGIN, EdgeConfig, Endpoint,
+    OriginConfig, OriginKind, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
+pub use explain::{Explanation, Question, Step, explain};
 pub use reload::ReadConfig;

@@ -101,6 +101,26 @@ impl Metrics {
         self.bytes.add(bytes);
     }
 
+    /// Sums for a report to the control plane.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let requests = self.served.iter().flatten().map(Counter::get).sum();
+        let refusals = self.refused.lock().values().sum();
+        let count = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        [
+            ("requests", requests),
+            ("refusals", refusals),
+            ("bytes", self.bytes.get()),
+            ("aborted", self.aborted.get()),
+            ("connections", count(&self.connections)),
+            ("fills", self.fills.get()),
+            ("fills_failed", self.fills_failed.get()),
+            ("origin_requests", self.origin_requests.get()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
     /// An answer without one. `class` is the status's first digit.
     pub(crate) fn refused(&self, reason: &'static str, class: &str) {
         let class = class.chars().next().unwrap_or('4');

@@ -124,6 +124,16 @@ impl Origin {
         self.config.methods.iter().any(|allowed| allowed == "*" || allowed == method.as_str())
     }
 
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, as its clients call it.
+    pub(crate) fn place(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
     /// The request target of a key.
     pub(crate) fn target(&self, key: &str, query: Option<&str>) -> String {
         let query = query.filter(|query| !query.is_empty());

@@ -70,6 +70,7 @@ impl Service {
     pub(crate) fn admit<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &mut Exchange) -> Result<Course, Refusal> {
         let shared = &*self.shared;
         let asked = asked.into();
+        shared.standing.check()?;
         let line = route::line(asked);
         let target = exchange.target.insert(route::resolve(&shared.routes, &line)?);
         exchange.grant = ticket::admit(

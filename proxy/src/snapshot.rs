@@ -4,7 +4,7 @@
 //! a swap and a request in flight ends on what it began with. Purge generations only rise.
 //!
 //! On failure: a document that cannot be used (a broken key) is refused whole, logged and counted, and the last good
-//! snapshot goes on serving. Keeping it on disk belongs in [`Snapshots::publish`], the one way in.
+//! snapshot goes on serving. `control/kept.rs` keeps on disk what [`Snapshots::publish`], the one way in, took.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,6 +33,12 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// The same with another keyring, for who must not count.
+    pub(crate) fn with_keyring(&self, keyring: Keyring) -> Self {
+        let Self { revision, revocations, leeway, purges, .. } = self;
+        Self { revision: *revision, keyring, revocations: revocations.clone(), leeway: *leeway, purges: purges.clone() }
+    }
+
     /// The purge generation of a track: milliseconds since the epoch, 0 where it was never purged.
     pub(crate) fn generation(&self, track: &str) -> u64 {
         if self.purges.is_empty() { 0 } else { self.purges.get(track).copied().unwrap_or(0) }

@@ -68,6 +68,14 @@ pub(crate) fn admit(
     Ok(Some(shown))
 }
 
+/// The ticket that a request carries, unlooked at.
+pub(crate) fn carried<'h>(line: &Line<'h>, headers: &'h HeaderMap) -> Option<Cow<'h, str>> {
+    match proof(line, headers) {
+        Ok(Proof::Ticket(ticket)) => Some(ticket),
+        _ => None,
+    }
+}
+
 fn proof<'h>(line: &Line<'h>, headers: &'h HeaderMap) -> Result<Proof<'h>, Refusal> {
     if let Some(ticket) = line.path_ticket {
         return Ok(Proof::Ticket(Cow::Borrowed(ticket)));

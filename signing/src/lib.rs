@@ -16,6 +16,7 @@
 
 mod cache;
 mod claims;
+pub mod debug;
 mod delta;
 #[cfg(test)]
 mod fixtures;

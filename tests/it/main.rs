@@ -5,6 +5,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod plays;
+mod roles;
 mod songs;
 mod tickets;
 
