@@ -24,7 +24,7 @@ use crate::exchange::Asked;
 use crate::refusal::Refusal;
 use crate::respond::debug;
 use crate::route::{self, Line, Route, Target};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots, unix_s};
 use crate::ticket;
 
 /// What is asked about.
@@ -177,7 +177,7 @@ pub(crate) fn on_edge(shared: &Shared, question: &Question) -> Result<Explanatio
         return Ok(steps.refused(&Refusal::MethodNotAllowed, json!({ "method": request.method.as_str() })));
     }
     let query = crate::upstream::query(origin, line.query);
-    let key = cache::key(shared, &snapshot, &target, query.as_deref());
+    let key = cache::Key::from(cache::key(shared, &snapshot, &target, query.as_deref()));
     steps.passed("cache", in_memory(shared, &key, snapshot.generation(target.track())));
     let object = origin.target(&route.key(target.path.as_str(), target.track(), target.file()), query.as_deref());
     steps.passed("origin", json!({ "name": origin.name(), "endpoint": origin.place(), "target": object }));
@@ -225,7 +225,7 @@ fn route_and_ticket(
         .map_err(|_| (Refusal::Internal, Value::Null))
         .map(|keyring| snapshot.with_keyring(keyring))?;
     let verified = TicketCache::new(1);
-    match ticket::admit(tickets, &verified, &uncounted, line, &request.headers, &target, request.client) {
+    match ticket::admit(tickets, &verified, &uncounted, line, &request.headers, &target, request.client, unix_s()) {
         Ok(Some(grant)) => {
             steps.passed("ticket", json!({ "kid": grant.kid, "sid": grant.sid, "claims": grant.claims }));
             Ok(target)
@@ -252,7 +252,7 @@ fn in_memory(shared: &Shared, key: &cache::Key, generation: u64) -> Value {
     let now = Instant::now();
     let filling = shared.fills.lock().contains_key(key);
     let passes = shared.memory.passes(key);
-    let stored = match shared.memory.get(key) {
+    let stored = match shared.memory.get(key.borrowed()) {
         Some(Stored::Object(object)) => {
             let age = now.saturating_duration_since(object.since);
             let fresh_for = object.meta.fresh_for;

@@ -54,7 +54,10 @@ async fn the_admin_listener_explains_without_serving() {
     assert_eq!(house.get(&file).await.status, 200);
     let (_, warm) = asked(&house, "admin-token", &url).await;
     let stored = warm.unwrap().steps[3].found["stored"].clone();
-    assert_eq!((stored["tier"].as_str(), stored["bytes"].as_u64(), stored["fresh"].as_bool()), (Some("memory"), Some(5000), Some(true)));
+    assert_eq!(
+        (stored["tier"].as_str(), stored["bytes"].as_u64(), stored["fresh"].as_bool()),
+        (Some("memory"), Some(5000), Some(true))
+    );
 
     let mut late = claims();
     late.exp = now() - 100;

@@ -77,7 +77,8 @@ async fn a_rotation_a_revocation_and_a_purge_under_load_harm_nobody_else() {
         mint(&Key { kid: kid.to_owned(), ..key() }, &claims).unwrap()
     };
     let target = |kid: &str, sid: &str, file: &str| format!("/p/{}/hls/{TRACK}/{file}", ticket(kid, sid));
-    let k = |kid: &str, retire_at| KeyDoc { kid: kid.to_owned(), secret: SECRET.to_owned(), not_before: None, retire_at };
+    let k =
+        |kid: &str, retire_at| KeyDoc { kid: kid.to_owned(), secret: SECRET.to_owned(), not_before: None, retire_at };
     // k1 stands in the edge's own file too; the document's word counts.
     let mut doc = SnapshotDoc { revision: 1, keys: vec![k("k1", None)], ..SnapshotDoc::default() };
     Change::make(&house, doc.clone(), &target("k1", "stays", "cover.jpg"), |status, _| status == 200).await;
@@ -106,11 +107,13 @@ async fn a_rotation_a_revocation_and_a_purge_under_load_harm_nobody_else() {
     let added = Change::make(&house, doc.clone(), &target("k2", "probe", "other.jpg"), |status, _| status == 200).await;
     calm().await;
     doc = SnapshotDoc { revision: 4, keys: vec![k("k1", Some(now())), k("k2", None), k("k3", None)], ..doc };
-    let retired = Change::make(&house, doc.clone(), &target("k1", "probe", "other.jpg"), |status, _| status == 401).await;
+    let retired =
+        Change::make(&house, doc.clone(), &target("k1", "probe", "other.jpg"), |status, _| status == 401).await;
     calm().await;
     let revocation = Revocation { sid: Some("gone".to_owned()), until: now() + 600, ..Revocation::default() };
     doc = SnapshotDoc { revision: 5, revocations: vec![revocation], ..doc };
-    let revoked = Change::make(&house, doc.clone(), &target("k3", "gone", "other.jpg"), |status, _| status == 403).await;
+    let revoked =
+        Change::make(&house, doc.clone(), &target("k3", "gone", "other.jpg"), |status, _| status == 403).await;
     calm().await;
     house.origin.track("cover.jpg", Behaviour::Serve(new.clone()));
     doc = SnapshotDoc { revision: 6, purges: BTreeMap::from([(TRACK.to_owned(), 7)]), ..doc };
