@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, events, roles, ticket, track};
+use crate::{demo, events, explain, key, revoke, roles, ticket, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -32,6 +32,12 @@ enum Command {
     Track(track::TrackArgs),
     /// Mint and verify tickets, offline
     Ticket(ticket::TicketArgs),
+    /// List, add, rotate and retire the keys that sign tickets
+    Key(key::KeyArgs),
+    /// Make tickets void before they expire
+    Revoke(revoke::RevokeArgs),
+    /// Say which step would refuse or serve a URL, and why
+    Explain(explain::ExplainArgs),
     /// Watch what the edges deliver
     Events(events::EventsArgs),
 }
@@ -62,7 +68,12 @@ impl Cli {
             Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => {
                 "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off"
             }
-            Command::Track(_) | Command::Ticket(_) | Command::Events(_) => "warn",
+            Command::Explain(_)
+            | Command::Track(_)
+            | Command::Ticket(_)
+            | Command::Key(_)
+            | Command::Revoke(_)
+            | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
         tracing_subscriber::fmt()
@@ -81,6 +92,9 @@ impl Cli {
             Command::Transcode(args) => roles::transcode(args).await,
             Command::Track(args) => track::run(args).await,
             Command::Ticket(args) => ticket::run(args),
+            Command::Explain(args) => explain::run(args).await,
+            Command::Key(args) => key::run(args).await,
+            Command::Revoke(args) => revoke::run(args).await,
             Command::Events(args) => events::run(args).await,
         }
     }

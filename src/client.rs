@@ -61,6 +61,11 @@ impl Control {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_WITHIN)).await.map(drop)
     }
 
+    /// A deletion that answers with what is left.
+    pub(crate) async fn delete_for<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.call(Method::DELETE, path, None).await
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<T> {
         let mut request = self.request(method, path).timeout(ANSWER_WITHIN);
         if let Some(body) = body {

@@ -4,10 +4,14 @@ mod cli;
 mod client;
 mod demo;
 mod events;
+mod explain;
+mod key;
+mod revoke;
 mod roles;
 mod sse;
 mod ticket;
 mod track;
+mod when;
 
 use std::process::ExitCode;
 

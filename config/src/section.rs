@@ -53,6 +53,13 @@ impl<'e> Document<'e> {
         Section { document: self, path: String::new(), table: Some(&self.table), variables: true }
     }
 
+    /// The keys that differ between two readings of a document, dotted, two tables deep, in order.
+    pub fn changed_since(&self, before: &Document<'_>) -> Vec<String> {
+        let mut changed = Vec::new();
+        differing(&self.table, &before.table, "", 2, &mut changed);
+        changed
+    }
+
     /// Ends the reading: every recorded problem, and every key that nobody asked for.
     ///
     /// # Errors
@@ -78,6 +85,19 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     (line, before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1)
+}
+
+fn differing(now: &toml::Table, before: &toml::Table, path: &str, depth: u8, found: &mut Vec<String>) {
+    let names: BTreeSet<&String> = now.keys().chain(before.keys()).collect();
+    for key in names {
+        match (now.get(key), before.get(key)) {
+            (Some(toml::Value::Table(now)), Some(toml::Value::Table(before))) if depth > 1 => {
+                differing(now, before, &join(path, key), depth - 1, found);
+            }
+            (now, before) if now != before => found.push(join(path, key)),
+            _ => {}
+        }
+    }
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -197,6 +217,11 @@ impl<'d> Section<'d> {
     /// Whether `key` is set, in the file or by a variable.
     pub fn has(&self, key: &str) -> bool {
         self.ask(key).is_some() || self.variable(key).is_some()
+    }
+
+    /// Whether the file has a table under `key`.
+    pub fn is_table(&self, key: &str) -> bool {
+        self.ask(key).is_some_and(toml::Value::is_table)
     }
 
     /// The table under `key`.
@@ -320,6 +345,15 @@ mod tests {
     fn broken_toml_names_line_and_column() {
         let said = Document::parse("listen = \"a\"\n[origin\n", "edge.toml", &no_env).unwrap_err().to_string();
         assert!(said.starts_with("edge.toml: line 2, column "), "{said}");
+    }
+
+    #[test]
+    fn what_changed_between_two_readings_is_named() {
+        let read = |text| Document::parse(text, "f", &no_env).unwrap();
+        let before = read("listen = \"a\"\n[cache]\nmemory = 1\n[keys]\nk1 = \"x\"\n[keys.k2]\nsecret = \"y\"\n");
+        let after = read("listen = \"b\"\n[cache]\nmemory = 1\ndisk = 2\n[keys.k2]\nsecret = \"z\"\n");
+        assert_eq!(after.changed_since(&before), ["cache.disk", "keys.k1", "keys.k2", "listen"]);
+        assert!(before.changed_since(&before).is_empty());
     }
 
     #[test]

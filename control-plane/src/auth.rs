@@ -33,7 +33,7 @@ pub(crate) enum Scope {
     Play,
     /// See tracks, jobs, sums and events.
     Read,
-    /// Follow the snapshot.
+    /// Follow the snapshot, report, hand over facts.
     Edge,
     /// Claim and report jobs.
     Worker,

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::StatusCode;
 
-use crate::api::{denials, edge, events, health, jobs, page, stats, tickets, tracks, uploads, worker};
+use crate::api::{
+    denials, edge, events, health, jobs, keys, page, revocations, stats, tickets, tracks, uploads, worker,
+};
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
 use crate::state::Shared;
@@ -29,7 +31,19 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks/{track}/stats", get(stats::of_track))
         .route("/v1/denials", get(denials::list))
         .route("/v1/jobs", get(jobs::list))
-        .route("/v1/jobs/{job}", get(jobs::show));
+        .route("/v1/jobs/{job}", get(jobs::show))
+        .route("/v1/keys", get(keys::list))
+        .route("/v1/revocations", get(revocations::list))
+        .route("/v1/edges", get(edge::list));
+    let admin = Router::new()
+        .route("/v1/keys", post(keys::add))
+        .route("/v1/keys/rotate", post(keys::rotate))
+        .route("/v1/keys/{kid}", delete(keys::retire))
+        .route("/v1/revocations", post(revocations::add))
+        .route("/v1/revocations/{id}", delete(revocations::lift));
+    let edges = Router::new()
+        .route("/v1/edge/report", post(edge::report))
+        .route("/v1/edge/facts", post(edge::facts).layer(DefaultBodyLimit::max(edge::FACTS_MAX)));
     let worker = Router::new()
         .route("/v1/worker/jobs/{job}/progress", post(worker::progress))
         .route("/v1/worker/jobs/{job}/complete", post(worker::complete))
@@ -42,6 +56,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .merge(needs(play, &shared, Scope::Play))
         .merge(needs(read, &shared, Scope::Read))
         .merge(needs(worker, &shared, Scope::Worker))
+        .merge(needs(admin, &shared, Scope::Admin))
+        .merge(needs(edges, &shared, Scope::Edge))
         .merge(open)
         .layer(middleware::from_fn_with_state(shared.http.timeout, within));
 

@@ -9,10 +9,12 @@
 //! Queries are plain text with `?` placeholders. Where SQLite and MariaDB disagree, the difference stays in this folder.
 
 mod connect;
+pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod plays;
 pub(crate) mod removals;
+pub(crate) mod revocations;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 

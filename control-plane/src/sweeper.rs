@@ -9,9 +9,10 @@ use futures::future::BoxFuture;
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, jobs, keys, tracks};
+use crate::store::{StoreError, edges, jobs, keys, revocations, tracks};
 use crate::{objects, publication};
 
 /// Rows that one step takes at a time.
@@ -26,6 +27,21 @@ const REMOVAL_PAUSE_MS: i64 = 5_000;
 /// Removals in a row that fail before the rest is left to the next sweep.
 const AWAY_AFTER: u32 = 5;
 
+/// How long an edge that fell silent is still listed.
+const EDGE_KEPT_MS: i64 = 3_600_000;
+
+/// How long the position of an edge's log is kept: longer than an edge is away and comes back with the same folder.
+const EDGE_LOG_KEPT_MS: i64 = 90 * 86_400_000;
+
+/// How long a purge is told. Longer than anything that was fetched before it may be served from a cache (`[cache.ttl]`).
+const PURGE_KEPT_MS: i64 = 400 * 86_400_000;
+
+/// How old a cursor may be that an edge goes on from: one that was away for longer gets the whole.
+const CHANGE_KEPT_MS: i64 = 30 * 86_400_000;
+
+/// How long a revocation that is over stays, so that a clock that is behind finds it.
+const OVER_KEPT_S: i64 = 300;
+
 /// How long removals outlast the last write that a client or worker could still make.
 const REMOVAL_SLACK_MS: i64 = 60_000;
 
@@ -37,6 +53,7 @@ pub(crate) async fn run(parts: Shared) {
             every(&parts, "publications", |parts, first| Box::pin(async move { publications(&parts, first).await })),
             every(&parts, "uploads", |parts, _| Box::pin(async move { abandoned_uploads(&parts).await })),
             every(&parts, "removals", |parts, _| Box::pin(async move { removals_due(&parts).await })),
+            every(&parts, "leftovers", |parts, _| Box::pin(async move { leftovers(&parts).await })),
             every(&parts, "snapshot", |parts, _| Box::pin(async move { Ok(parts.keys.catch_up(&parts.store).await?) })),
         )
     };
@@ -63,6 +80,18 @@ async fn every(parts: &Shared, name: &'static str, step: Step) {
         failing = result.is_err();
         tokio::time::sleep(parts.jobs.sweep).await;
     }
+}
+
+/// Forgets what nobody asks for any more: revocations that are over, edges that are gone, old revisions and purges.
+pub(crate) async fn leftovers(parts: &Parts) -> Result<(), ApiError> {
+    let now = clock::now_ms();
+    let mut tx = parts.store.begin().await?;
+    revocations::prune(&mut tx, now / 1000 - OVER_KEPT_S, BATCH).await?;
+    edges::prune(&mut tx, now - EDGE_KEPT_MS, now - EDGE_LOG_KEPT_MS, BATCH).await?;
+    let retired = now / 1000 - RETIRED_KEPT_S;
+    keys::prune(&mut tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(())
 }
 
 /// Requeues jobs whose worker fell silent, or fails those that lost too many.

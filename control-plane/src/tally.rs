@@ -13,6 +13,7 @@
 
 mod count;
 mod follow;
+mod receive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::clock;
 use crate::plays::rule::{self, Play, Transition};
 use crate::state::{Parts, Shared};
 use crate::store::{StoreError, plays};
+
+pub(crate) use receive::{Received, denials as receive_denials, facts as receive_facts};
 
 /// How often plays that are over, and ids that are old, are looked for.
 const SWEEP: Duration = Duration::from_secs(2);

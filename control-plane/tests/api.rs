@@ -10,6 +10,8 @@ mod house;
 mod access;
 #[path = "api/crash.rs"]
 mod crash;
+#[path = "api/edges.rs"]
+mod edges;
 #[path = "api/events.rs"]
 mod events;
 #[path = "api/life.rs"]

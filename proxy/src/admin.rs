@@ -110,26 +110,55 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Fu
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => text(StatusCode::OK, "text/plain; version=0.0.4", shared.metrics_text()),
         (&Method::GET, "/healthz") => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        (&Method::GET, "/readyz") if shared.ready.load(Ordering::Acquire) => {
-            text(StatusCode::OK, "text/plain", "ready\n".to_owned())
-        }
+        (&Method::GET, "/readyz") if shared.ready.load(Ordering::Acquire) => ready(shared),
         (&Method::GET, "/readyz") => error(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "the edge starts or stops"),
         (&Method::POST, "/purge") => purge(shared, request).await,
-        (_, "/metrics" | "/healthz" | "/readyz" | "/purge") => {
-            error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "GET, or POST for /purge")
+        (&Method::POST, "/explain") => explain(shared, request).await,
+        (_, "/metrics" | "/healthz" | "/readyz" | "/purge" | "/explain") => {
+            error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "GET, or POST for /purge and /explain")
         }
-        _ => error(StatusCode::NOT_FOUND, "not-found", "there is /metrics, /healthz, /readyz and /purge"),
+        _ => error(StatusCode::NOT_FOUND, "not-found", "there is /metrics, /healthz, /readyz, /purge and /explain"),
+    }
+}
+
+/// An edge that cannot judge requests is not ready; one whose snapshot ages is, and says so.
+fn ready(shared: &Shared) -> Response<Full<Bytes>> {
+    if let Err(refusal) = shared.standing.check() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, refusal.reason(), &refusal.to_string());
+    }
+    let concern = shared.standing.concern().map(|concern| format!("; {concern}")).unwrap_or_default();
+    text(StatusCode::OK, "text/plain", format!("ready{concern}\n"))
+}
+
+/// Why a call that wants the token is refused; `None`: it is not.
+fn refused(shared: &Shared, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    let Some(token) = &shared.config.admin_token else {
+        return Some(error(StatusCode::FORBIDDEN, "no-token-configured", "set [admin] token to allow this here"));
+    };
+    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    (!bool::from(shown.as_bytes().ct_eq(token.expose().as_bytes())))
+        .then(|| error(StatusCode::UNAUTHORIZED, "token-refused", "the bearer token is not the configured one"))
+}
+
+/// What would become of a request.
+async fn explain(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if let Some(refusal) = refused(shared, &request) {
+        return refusal;
+    }
+    let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "a question names one URL");
+    };
+    let question = serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string());
+    match question.and_then(|question| crate::explain::on_edge(shared, &question)) {
+        Ok(explanation) => text(StatusCode::OK, "application/json", serde_json::json!(explanation).to_string()),
+        Err(problem) => error(StatusCode::BAD_REQUEST, "body-malformed", &problem),
     }
 }
 
 async fn purge(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let Some(token) = &shared.config.admin_token else {
-        return error(StatusCode::FORBIDDEN, "no-token-configured", "set [admin] token to allow purges here");
-    };
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    if !bool::from(shown.as_bytes().ct_eq(token.expose().as_bytes())) {
-        return error(StatusCode::UNAUTHORIZED, "token-refused", "the bearer token is not the configured one");
+    if let Some(refusal) = refused(shared, &request) {
+        return refusal;
     }
     let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
         return error(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "a purge names one track");

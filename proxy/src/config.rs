@@ -7,6 +7,8 @@
 //! reading finds all of them; the caller must not start the edge before `Document::finish` said yes.
 
 mod client;
+mod control;
+mod hot;
 mod limits;
 mod origin;
 mod prefetch;
@@ -19,10 +21,12 @@ use std::time::Duration;
 
 use crate::cache::{Disk, mark};
 use segue_config::{Document, Secret, Section, Size, Span};
-use segue_signing::SigningSecret;
+use segue_signing::{Key, Revocation, SigningSecret};
 
 use crate::limit::{LimitsConfig, RedisConfig};
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
+pub use control::{ControlEndpoint, SnapshotConfig};
+pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 pub use prefetch::PrefetchConfig;
 pub use tls::{CertificateFiles, TlsConfig};
@@ -47,8 +51,18 @@ pub struct EdgeConfig {
     pub cache: CacheConfig,
     /// Tickets (`[tickets]`).
     pub tickets: TicketConfig,
-    /// Static ticket keys (`[keys]`): key id to secret.
-    pub keys: Vec<(String, SigningSecret)>,
+    /// Static ticket keys (`[keys]`).
+    pub keys: Vec<Key>,
+    /// Static revocations (`[revocations] file`).
+    pub revocations: Vec<Revocation>,
+    /// Files that are watched beside the configuration: those of keys and revocations.
+    pub watched: Vec<PathBuf>,
+    /// The control plane that is followed (`[control]`).
+    pub control: Option<ControlEndpoint>,
+    /// The last good snapshot on disk (`[snapshot]`).
+    pub snapshot: SnapshotConfig,
+    /// The key of the signed debug header (`[debug] key`).
+    pub debug_key: Option<SigningSecret>,
     /// Rate limits and streams (`[limits]`, `[streams]`).
     pub limits: LimitsConfig,
     /// The Redis through which edges share their limits (`[redis]`); each edge limits by itself where `None`.
@@ -264,6 +278,11 @@ impl EdgeConfig {
             keys: Vec::new(),
             limits: LimitsConfig::default(),
             redis: None,
+            revocations: Vec::new(),
+            watched: Vec::new(),
+            control: None,
+            snapshot: SnapshotConfig::default(),
+            debug_key: None,
             connections: ConnectionConfig::default(),
             tls: None,
             client: ClientConfig::default(),
@@ -293,13 +312,15 @@ impl EdgeConfig {
         read_cache(&root.section("cache"), &mut config.cache);
         let tickets = root.section("tickets");
         config.tickets.required = tickets.or("required", config.tickets.required);
-        config.tickets.leeway = tickets.or("leeway", Span(config.tickets.leeway)).0;
         config.tickets.remembered = tickets.or("remembered", config.tickets.remembered);
         config.tickets.playlist = read_playlist(&tickets).unwrap_or(config.tickets.playlist);
         config.prefetch = PrefetchConfig::read(&root.section("prefetch"));
-        read_keys(&root.section("keys").free_form(), &mut config.keys);
         config.limits = LimitsConfig::read(&root);
         config.redis = RedisConfig::read(&root);
+        config.control = ControlEndpoint::read(&root.section("control"));
+        config.snapshot = SnapshotConfig::read(&root.section("snapshot"), config.control.is_some());
+        config.debug_key = control::read_debug_key(&root.section("debug"));
+        config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);
         config.tls = TlsConfig::read(&root);
         config.client = ClientConfig::read(&root.section("client"));
@@ -326,6 +347,21 @@ impl EdgeConfig {
             mark(&parts)
         };
         self.routes.iter().map(marked).collect()
+    }
+
+    /// The part that may change while the edge runs.
+    pub(crate) fn reloadable(&self) -> Reloadable {
+        Reloadable {
+            keys: self.keys.clone(),
+            revocations: self.revocations.clone(),
+            leeway: self.tickets.leeway,
+            files: self.watched.clone(),
+        }
+    }
+
+    fn take(&mut self, hot: Reloadable) {
+        let Reloadable { keys, revocations, leeway, files } = hot;
+        (self.keys, self.revocations, self.tickets.leeway, self.watched) = (keys, revocations, leeway, files);
     }
 }
 
@@ -452,17 +488,6 @@ fn read_cache(section: &Section<'_>, cache: &mut CacheConfig) {
                 control.problem(name, "not a header value");
             }
             *value = text;
-        }
-    }
-}
-
-fn read_keys(section: &Section<'_>, keys: &mut Vec<(String, SigningSecret)>) {
-    for kid in section.names() {
-        if let Some(secret) = section.get::<Secret>(&kid) {
-            match SigningSecret::parse(secret.expose()) {
-                Ok(secret) => keys.push((kid, secret)),
-                Err(error) => section.problem(&kid, error.to_string()),
-            }
         }
     }
 }

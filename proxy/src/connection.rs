@@ -41,6 +41,7 @@ use crate::config::ConnectionConfig;
 use crate::downstream::Downstream;
 use crate::exchange::{Asked, Exchange};
 use crate::listener::Closing;
+use crate::respond::debug;
 use crate::respond::hit::{Hit, Way};
 use crate::service::{Course, Service};
 use head::Head;
@@ -271,6 +272,9 @@ impl Connection {
         let is_here = matches!(admitted, Ok(Course::Here)) && exchange.pending.is_empty();
         exchange.admitted = Some(admitted);
         if !is_here {
+            return None;
+        }
+        if debug::is_asked(self.service.shared(), asked.headers) {
             return None;
         }
         let looked = self.service.look(asked, exchange).ok()?;

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cache::{Disk, Key, Memory};
 use crate::config::EdgeConfig;
+use crate::control::{self, Client, Standing};
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
 use crate::fill::{Fill, RESERVATION_UNIT};
@@ -31,6 +33,7 @@ use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
 use crate::prefetch::Prefetch;
+use crate::reload::{self, ReadConfig};
 use crate::route::Route;
 use crate::service::Service;
 use crate::snapshot::Snapshots;
@@ -40,6 +43,9 @@ use crate::upstream;
 
 /// What is left of a fill at shutdown is cut after this time; nobody waits for it any more.
 const FILLS_DRAIN: Duration = Duration::from_secs(2);
+
+/// For so long facts of the last requests are handed over at shutdown, where the control plane takes them.
+const FACTS_FLUSH: Duration = Duration::from_secs(5);
 
 /// What an edge is given beside its configuration.
 #[derive(Debug)]
@@ -113,6 +119,8 @@ pub(crate) struct Shared {
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
     pub(crate) ready: AtomicBool,
+    /// How this edge stands with its control plane.
+    pub(crate) standing: Standing,
 }
 
 impl Shared {
@@ -142,7 +150,7 @@ impl Shared {
             families: self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(),
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text()
+        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text() + &self.standing.metrics()
     }
 }
 
@@ -154,6 +162,10 @@ pub struct Edge {
     admin: Option<Admin>,
     stop: CancellationToken,
     follower: tokio::task::JoinHandle<()>,
+    /// Whoever watches and talks beside the requests; they end at `stop_keepers`, which comes after the last request.
+    keepers: TaskTracker,
+    stop_keepers: CancellationToken,
+    client: Option<Arc<Client>>,
 }
 
 impl std::fmt::Debug for Edge {
@@ -176,11 +188,18 @@ impl Edge {
             (given, address) => Some(bind(given, address.unwrap_or(config.listen)).await?),
         };
         let address = listener.1;
+        let link = control::Start::read(&config)
+            .map_err(|problem| StartError::Config { what: "[control]".to_owned(), problem })?;
         let tasks = TaskTracker::new();
         let disk = Disk::open(&config.cache, config.route_marks(), tasks.clone()).await;
         let disk = disk.map_err(|problem| StartError::Config { what: "[cache] disk".to_owned(), problem })?;
         let shared = Arc::new(build(config, first, events, tasks, disk)?);
         let (entrances, tls) = entrances(&shared, listener).await?;
+        let (keepers, stop_keepers) = (TaskTracker::new(), CancellationToken::new());
+        let client = link.as_ref().map(control::Start::client);
+        if let Some(link) = link {
+            link.begin(&shared, &keepers, &stop_keepers);
+        }
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
         let proxy = Arc::new(pingora_proxy::http_proxy(&conf, service.clone()));
@@ -194,7 +213,22 @@ impl Edge {
         }
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, tls, admin, stop, follower })
+        Ok(Self { shared, clients, tls, admin, stop, follower, keepers, stop_keepers, client })
+    }
+
+    /// Watches the configuration file that this edge was started from: what may change hot changes with it.
+    pub fn watch(&self, path: PathBuf, read: ReadConfig) {
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop_keepers.clone());
+        self.keepers.spawn(async move { stop.run_until_cancelled(reload::watch(shared, path, read)).await });
+    }
+
+    /// Hands the facts and denials of the edge's log, which lies in `dir`, over to the control plane of `[control]`. Does
+    /// nothing where the edge has no log or no control plane.
+    pub fn ship(&self, dir: PathBuf) {
+        if let (Some(client), Some(events)) = (&self.client, &self.shared.events) {
+            let (client, events) = (Arc::clone(client), Arc::clone(events));
+            control::ship(&self.shared, client, events, dir, &self.keepers, self.stop_keepers.clone());
+        }
     }
 
     /// Where clients are served.
@@ -246,6 +280,11 @@ impl Edge {
         }
         if let Some(disk) = &self.shared.disk {
             disk.close().await;
+        }
+        self.stop_keepers.cancel();
+        self.keepers.close();
+        if tokio::time::timeout(FACTS_FLUSH, self.keepers.wait()).await.is_err() {
+            tracing::warn!("not all facts were handed over at shutdown; the next start goes on with them");
         }
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
@@ -342,7 +381,7 @@ fn build(
         routes.push(Route::new(index, place, route, config.tickets.playlist).map_err(wrong(&what))?);
     }
     let permits = usize::try_from(config.cache.in_flight / RESERVATION_UNIT).unwrap_or(usize::MAX);
-    let snapshots = Snapshots::new(config.keys.clone(), document)?;
+    let snapshots = Snapshots::new(config.reloadable(), document)?;
     if let Some(disk) = &disk {
         snapshots.restore(disk.purged())?;
     }
@@ -366,6 +405,7 @@ fn build(
         metrics,
         tasks,
         ready: AtomicBool::new(false),
+        standing: Standing::default(),
         config,
     })
 }

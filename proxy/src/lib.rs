@@ -14,9 +14,11 @@ mod cache;
 mod client;
 mod config;
 mod connection;
+mod control;
 mod downstream;
 mod edge;
 mod exchange;
+mod explain;
 mod fact;
 mod fill;
 #[cfg(feature = "fuzzing")]
@@ -31,6 +33,7 @@ mod origin;
 mod playlist;
 mod prefetch;
 mod refusal;
+mod reload;
 mod respond;
 mod route;
 mod service;
@@ -42,9 +45,11 @@ mod transport;
 mod upstream;
 
 pub use config::{
-    Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, DEFAULT_ORIGIN,
-    EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig, ProxyProtocol,
-    RouteConfig, TicketConfig, TlsConfig, TtlConfig,
+    Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
+    ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
+pub use explain::{Explanation, Question, Step, explain};
 pub use playlist::rewrite::{LINE_MAX, OUTPUT_MAX, RewriteError, Rewriter, Summary, Way};
+pub use reload::ReadConfig;

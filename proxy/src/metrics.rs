@@ -95,6 +95,8 @@ pub(crate) struct Metrics {
     pub(crate) prefetches_used: Counter,
     pub(crate) prefetches_wasted: Counter,
     pub(crate) prefetches_dropped: Counter,
+    pub(crate) reloads: Counter,
+    pub(crate) reloads_refused: Counter,
 }
 
 /// What is read off other parts at the moment of asking.
@@ -139,6 +141,26 @@ impl Metrics {
             counter.add(1);
         }
         self.bytes.add(bytes);
+    }
+
+    /// Sums for a report to the control plane.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let requests = self.served.iter().flatten().map(Counter::get).sum();
+        let refusals = self.refused.lock().values().sum();
+        let count = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        [
+            ("requests", requests),
+            ("refusals", refusals),
+            ("bytes", self.bytes.get()),
+            ("aborted", self.aborted.get()),
+            ("connections", count(&self.connections)),
+            ("fills", self.fills.get()),
+            ("fills_failed", self.fills_failed.get()),
+            ("origin_requests", self.origin_requests.get()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
     }
 
     /// An answer without one. `class` is the status's first digit.
@@ -199,6 +221,8 @@ impl Metrics {
             ("segue_purges_total", "Purges asked for on this edge.", &self.purges),
             ("segue_snapshots_total", "Snapshots taken over.", &self.snapshots),
             ("segue_snapshots_refused_total", "Snapshots that could not be used.", &self.snapshots_refused),
+            ("segue_config_reloads_total", "Changed configuration files taken over.", &self.reloads),
+            ("segue_config_refused_total", "Changed configuration files that are wrong.", &self.reloads_refused),
             (
                 "segue_timelines_missing_total",
                 "Segments whose place in the track was not found.",

@@ -148,6 +148,16 @@ impl Origin {
         let _already_set = self.fallback.set(Arc::downgrade(other));
     }
 
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, as its clients call it.
+    pub(crate) fn place(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
     /// The key, still encoded, under a path of this origin; `None` where `authority` is another's.
     pub(crate) fn key_of<'l>(&self, authority: Option<&str>, path: &'l str) -> Option<&'l str> {
         let is_ours =

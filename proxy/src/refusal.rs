@@ -50,6 +50,12 @@ pub(crate) enum Refusal {
     /// The edge is going down and starts no new work.
     #[error("the edge is restarting; try again shortly")]
     ShuttingDown,
+    /// There is a control plane, and nothing was heard of it yet.
+    #[error("the edge has just started and knows no keys yet; try again shortly")]
+    NoSnapshot,
+    /// The control plane is away for longer than the operator allows.
+    #[error("the edge has lost its control plane; try again later")]
+    SnapshotTooOld,
     /// A defect of ours.
     #[error("the edge failed to answer")]
     Internal,
@@ -123,6 +129,8 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::NotCached => "not-cached",
             Self::ShuttingDown => "shutting-down",
+            Self::NoSnapshot => "no-snapshot",
+            Self::SnapshotTooOld => "snapshot-too-old",
             Self::Internal => "internal",
         }
     }
@@ -141,7 +149,9 @@ impl Refusal {
             Self::Origin(OriginFailure::Timeout) | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin(OriginFailure::CircuitOpen) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Origin(_) | Self::Playlist(_) => StatusCode::BAD_GATEWAY,
-            Self::Overloaded | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown | Self::NoSnapshot | Self::SnapshotTooOld => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

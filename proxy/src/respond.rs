@@ -7,6 +7,7 @@
 //! On failure: [`Cut`], which tells Pingora to close the connection without another byte.
 
 pub(crate) mod conditions;
+pub(crate) mod debug;
 mod disk;
 mod head;
 pub(crate) mod hit;
@@ -303,7 +304,9 @@ async fn write(
     delivered: &mut Delivered,
     sent: &mut u64,
 ) -> Result<Result<(), Refusal>, Cut> {
+    let mut header = header;
     let Some(_) = bytes.filter(|bytes| *bytes > 0) else {
+        debug::found(shared, session, exchange, delivered.state, &mut header);
         delivered.ttfb_ms = exchange.elapsed_ms();
         let fact = Delivery::note(shared, exchange, session.req_header(), *delivered);
         let client = session.as_downstream_mut();
@@ -331,6 +334,9 @@ async fn write(
             open.note();
         }
         let length = part.bytes.len() as u64;
+        if let Some(header) = &mut header {
+            debug::found(shared, open.session, exchange, open.delivered.state, header);
+        }
         let client = open.session.as_downstream_mut();
         let mut written = Ok(());
         if let Some(header) = header.take() {

@@ -75,6 +75,7 @@ impl Service {
         let shared = &*self.shared;
         let asked = asked.into();
         exchange.client = exchange.client.map(|peer| client::address(&shared.config.client, peer, asked.headers));
+        shared.standing.check()?;
         let line = route::line(asked);
         let now = exchange.started_s();
         exchange.target = Some(route::resolve(&shared.routes, &line)?);

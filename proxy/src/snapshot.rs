@@ -4,7 +4,7 @@
 //! a swap and a request in flight ends on what it began with. Purge generations only rise.
 //!
 //! On failure: a document that cannot be used (a broken key) is refused whole, logged and counted, and the last good
-//! snapshot goes on serving. Keeping it on disk belongs in [`Snapshots::publish`], the one way in.
+//! snapshot goes on serving. `control/kept.rs` keeps on disk what [`Snapshots::publish`], the one way in, took.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::lock::Mutex;
 use arc_swap::ArcSwap;
-use segue_signing::{Key, KeyDoc, Keyring, Revocations, SigningSecret, SnapshotDoc, SnapshotError};
+use segue_signing::{Key, KeyDoc, Keyring, Revocations, SnapshotDoc, SnapshotError};
+
+use crate::config::Reloadable;
 
 /// Tracks that may be purged here beside those that the control plane purges. An entry takes some 100 bytes; the
 /// generation of a track must be kept for as long as older bytes of it may lie in the cache.
@@ -25,10 +27,18 @@ pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) keyring: Keyring,
     pub(crate) revocations: Revocations,
+    /// Clock difference that is forgiven, in seconds.
+    pub(crate) leeway: i64,
     purges: HashMap<String, u64>,
 }
 
 impl Snapshot {
+    /// The same with another keyring, for who must not count.
+    pub(crate) fn with_keyring(&self, keyring: Keyring) -> Self {
+        let Self { revision, revocations, leeway, purges, .. } = self;
+        Self { revision: *revision, keyring, revocations: revocations.clone(), leeway: *leeway, purges: purges.clone() }
+    }
+
     /// The purge generation of a track: milliseconds since the epoch, 0 where it was never purged.
     pub(crate) fn generation(&self, track: &str) -> u64 {
         if self.purges.is_empty() { 0 } else { self.purges.get(track).copied().unwrap_or(0) }
@@ -43,7 +53,8 @@ pub(crate) struct Snapshots {
 }
 
 struct Source {
-    static_keys: Vec<(String, SigningSecret)>,
+    /// What the edge's own file says.
+    file: Reloadable,
     document: Arc<SnapshotDoc>,
     local_purges: BTreeMap<String, u64>,
 }
@@ -58,11 +69,8 @@ pub(crate) struct TooManyPurges;
 impl Snapshots {
     /// # Errors
     /// Where the keys make no keyring.
-    pub(crate) fn new(
-        static_keys: Vec<(String, SigningSecret)>,
-        document: Arc<SnapshotDoc>,
-    ) -> Result<Self, SnapshotError> {
-        let source = Source { static_keys, document, local_purges: BTreeMap::new() };
+    pub(crate) fn new(file: Reloadable, document: Arc<SnapshotDoc>) -> Result<Self, SnapshotError> {
+        let source = Source { file, document, local_purges: BTreeMap::new() };
         let first = Keyring::new(source.keys()?)?;
         let current = ArcSwap::from_pointee(source.build(first, HashMap::new())?);
         Ok(Self { current, source: Mutex::new(source) })
@@ -84,6 +92,22 @@ impl Snapshots {
             Ok(()) => Ok(()),
             Err(error) => {
                 source.document = previous;
+                Err(error)
+            }
+        }
+    }
+
+    /// Replaces what the edge's own file says.
+    ///
+    /// # Errors
+    /// Where it cannot be used; the current snapshot stays.
+    pub(crate) fn reload(&self, file: Reloadable) -> Result<(), SnapshotError> {
+        let mut source = self.source.lock();
+        let previous = std::mem::replace(&mut source.file, file);
+        match self.rebuild(&source) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                source.file = previous;
                 Err(error)
             }
         }
@@ -130,9 +154,9 @@ impl Source {
     /// The control plane's keys, and the file's where it names none of the same id.
     fn keys(&self) -> Result<Vec<Key>, SnapshotError> {
         let mut keys = self.document.keys.iter().map(KeyDoc::key).collect::<Result<Vec<_>, _>>()?;
-        for (kid, secret) in &self.static_keys {
-            if !keys.iter().any(|key| key.kid == *kid) {
-                keys.push(Key { kid: kid.clone(), secret: secret.clone(), not_before: None, retire_at: None });
+        for own in &self.file.keys {
+            if !keys.iter().any(|key| key.kid == own.kid) {
+                keys.push(own.clone());
             }
         }
         Ok(keys)
@@ -145,14 +169,21 @@ impl Source {
             let known = purges.entry(track.clone()).or_default();
             *known = (*known).max(*generation);
         }
-        let revocations = self.document.revocations()?;
-        Ok(Snapshot { revision: self.document.revision, keyring, revocations, purges })
+        let listed = self.document.revocations.iter().chain(&self.file.revocations);
+        let revocations = Revocations::new(listed.cloned())?;
+        let leeway = i64::try_from(self.file.leeway.as_secs()).unwrap_or(i64::MAX);
+        Ok(Snapshot { revision: self.document.revision, keyring, revocations, leeway, purges })
     }
 }
 
 /// Milliseconds since the epoch; 0 on a machine whose clock stands before 1970.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Seconds since the epoch, as tickets count.
+pub(crate) fn unix_s() -> i64 {
+    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -162,7 +193,7 @@ mod tests {
 
     #[test]
     fn purge_generations_only_rise() {
-        let snapshots = Snapshots::new(Vec::new(), Arc::default()).unwrap();
+        let snapshots = Snapshots::new(Reloadable::default(), Arc::default()).unwrap();
         let publish = |purges: &[(&str, u64)]| {
             let purges = purges.iter().map(|(track, generation)| ((*track).to_owned(), *generation)).collect();
             snapshots.publish(Arc::new(SnapshotDoc { purges, ..SnapshotDoc::default() })).unwrap();

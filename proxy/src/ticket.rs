@@ -81,7 +81,8 @@ pub(crate) fn carried<'h>(line: &Line<'h>, headers: &'h HeaderMap) -> Option<(Ca
     }
 }
 
-/// Decides whether this client may have this object at `now` (seconds since the epoch). `None` where tickets are not required and none was shown.
+/// Decides whether this client may have this object at `now` (seconds since the epoch). `None` where tickets are not
+/// required and none was shown.
 ///
 /// # Errors
 /// The refusal, with its reason.
@@ -97,7 +98,7 @@ pub(crate) fn admit(
     now: i64,
 ) -> Result<Option<Arc<Verified>>, Refusal> {
     let _step = tracing::trace_span!("ticket").entered();
-    let leeway = i64::try_from(config.leeway.as_secs()).unwrap_or(i64::MAX);
+    let leeway = snapshot.leeway;
     let keyring = &snapshot.keyring;
     let shown = match proof(line, headers)? {
         Proof::Nothing if config.required => return Err(Refusal::TicketMissing),

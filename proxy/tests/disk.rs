@@ -28,7 +28,12 @@ fn config(origin: SocketAddr, dir: &Path) -> EdgeConfig {
     upstream.total_timeout = Duration::from_secs(60);
     upstream.methods.push("DELETE".to_owned());
     let mut config = EdgeConfig::minimal(upstream);
-    config.keys = vec![("k1".to_owned(), SigningSecret::parse(SECRET).unwrap())];
+    config.keys = vec![segue_signing::Key {
+        kid: "k1".to_owned(),
+        secret: SigningSecret::parse(SECRET).unwrap(),
+        not_before: None,
+        retire_at: None,
+    }];
     config.admin_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     config.admin_token = Some(Secret::literal(TOKEN));
     // A small memory, so that the disk is asked within a run too.

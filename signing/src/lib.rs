@@ -16,11 +16,14 @@
 
 mod cache;
 mod claims;
+pub mod debug;
+mod delta;
 #[cfg(test)]
 mod fixtures;
 mod keyring;
 mod path;
 mod refusal;
+mod report;
 mod revocation;
 mod scope;
 mod secret;
@@ -30,9 +33,11 @@ mod ticket;
 
 pub use cache::TicketCache;
 pub use claims::{Claims, ClaimsError, Verified};
+pub use delta::{DeltaError, Followed, NamedRevocation, SnapshotDelta};
 pub use keyring::{Key, KeyUse, Keyring, KeyringError, MAX_KEYS, MAX_KID_BYTES};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
 pub use refusal::Refusal;
+pub use report::{EdgeReport, KeyUseReport};
 pub use revocation::{Revocation, RevocationError, Revocations};
 pub use scope::{Scope, ScopeError};
 pub use secret::{MIN_SECRET_BYTES, SecretError, SigningSecret};

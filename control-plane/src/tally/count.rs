@@ -41,30 +41,44 @@ impl Counted {
 /// Counts facts and stores the position after them.
 pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> Result<Counted, StoreError> {
     let mut tx = parts.store.begin().await?;
+    let told = count_facts(&mut tx, records, next.0).await?;
+    plays::set_offset(&mut tx, "facts", next.0).await?;
+    tx.commit().await?;
+    Ok(told)
+}
+
+/// Counts facts that were not counted before; `before` is the position after them, for the log.
+pub(super) async fn count_facts(tx: &mut Write, records: &[String], before: u64) -> Result<Counted, StoreError> {
     let mut batch = Batch::default();
     let now = clock::now_ms();
     for record in records {
         let fact: Fact = match serde_json::from_str(record) {
             Ok(fact) => fact,
             Err(error) => {
-                tracing::error!(%error, before = next.0, "a record is no fact of this version; it is passed over");
+                tracing::error!(%error, before, "a record is no fact of this version; it is passed over");
                 continue;
             }
         };
-        if plays::first_seen(&mut tx, &fact.id, now).await? {
-            batch.count(&mut tx, &fact).await?;
+        if plays::first_seen(tx, &fact.id, now).await? {
+            batch.count(tx, &fact).await?;
             batch.told.facts.push(record.clone());
         }
     }
-    let told = batch.store(&mut tx).await?;
-    plays::set_offset(&mut tx, "facts", next.0).await?;
-    tx.commit().await?;
-    Ok(told)
+    batch.store(tx).await
 }
 
 /// Counts denials by reason and hour and stores the position after them: rows of the database for hours and reasons
 /// alone, however many denials there are.
 pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -> Result<(), StoreError> {
+    let mut tx = parts.store.begin().await?;
+    count_denials(&mut tx, records, next.0).await?;
+    plays::set_offset(&mut tx, "denials", next.0).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Counts denials; `before` as above.
+pub(super) async fn count_denials(tx: &mut Write, records: &[String], before: u64) -> Result<(), StoreError> {
     let mut counts = BTreeMap::new();
     for record in records {
         match serde_json::from_str::<Denial>(record) {
@@ -73,15 +87,11 @@ pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -
                 *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
             }
             Err(error) => {
-                tracing::error!(%error, before = next.0, "a record is no denial of this version; it is passed over");
+                tracing::error!(%error, before, "a record is no denial of this version; it is passed over");
             }
         }
     }
-    let mut tx = parts.store.begin().await?;
-    plays::add_denials(&mut tx, &counts).await?;
-    plays::set_offset(&mut tx, "denials", next.0).await?;
-    tx.commit().await?;
-    Ok(())
+    plays::add_denials(tx, &counts).await
 }
 
 /// A listener of a track: track, sid.

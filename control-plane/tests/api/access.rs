@@ -7,7 +7,7 @@ use crate::bucket::Bucket;
 use crate::house::{ADMIN, EDGE, House, WORKER, config};
 
 /// Method, path, scope. A route that is missing here fails the count at the end of the test below.
-const ROUTES: [(&str, &str, &str); 18] = [
+const ROUTES: [(&str, &str, &str); 28] = [
     ("POST", "/v1/tracks", "publish"),
     ("GET", "/v1/tracks", "read"),
     ("GET", "/v1/tracks/{t}", "read"),
@@ -26,6 +26,16 @@ const ROUTES: [(&str, &str, &str); 18] = [
     ("POST", "/v1/worker/jobs/{j}/complete", "worker"),
     ("POST", "/v1/worker/jobs/{j}/fail", "worker"),
     ("GET", "/v1/edge/snapshot", "edge"),
+    ("POST", "/v1/edge/report", "edge"),
+    ("POST", "/v1/edge/facts", "edge"),
+    ("GET", "/v1/edges", "read"),
+    ("GET", "/v1/keys", "read"),
+    ("POST", "/v1/keys", "admin"),
+    ("POST", "/v1/keys/rotate", "admin"),
+    ("DELETE", "/v1/keys/nokey", "admin"),
+    ("GET", "/v1/revocations", "read"),
+    ("POST", "/v1/revocations", "admin"),
+    ("DELETE", "/v1/revocations/norevocation", "admin"),
 ];
 
 #[tokio::test]

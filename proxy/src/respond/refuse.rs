@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::head;
+use super::{debug, head};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact;
@@ -67,6 +67,7 @@ pub(crate) async fn refuse(
         (_, StatusCode::SERVICE_UNAVAILABLE) => head::set(&mut head, RETRY_AFTER, HeaderValue::from_static("1")),
         _ => {}
     }
+    debug::refused(shared, session, exchange, refusal, &mut head);
     let is_head = session.req_header().method == Method::HEAD;
     let client = session.as_downstream_mut();
     client.write_response_header(Box::new(head)).await?;

@@ -53,7 +53,7 @@ pub async fn house_with(change: impl FnOnce(&mut EdgeConfig)) -> House {
     upstream.read_timeout = Duration::from_secs(1);
     upstream.total_timeout = Duration::from_secs(10);
     let mut config = EdgeConfig::minimal(upstream);
-    config.keys = vec![("k1".to_owned(), SigningSecret::parse(SECRET).unwrap())];
+    config.keys = vec![key()];
     // What one request does is what that request asked for; tests of prefetching turn it on.
     config.prefetch.segments = 0;
     change(&mut config);

@@ -1,0 +1,139 @@
+//! `/v1/revocations`: tickets that are void before they expire.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::request::{Asked, Body, Page};
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::revocations::{self, RevocationRow};
+use crate::store::{StoreError, Write, keys};
+use crate::{clock, ids};
+
+/// In force at once: every edge holds all of them in memory, some 300 bytes each.
+const IN_FORCE_MAX: i64 = 50_000;
+
+/// Longest end, in seconds from now: longer than any ticket lives.
+const UNTIL_MAX_S: i64 = 400 * 86_400;
+
+/// Bytes of a name, as tickets and facts bound them, and of a note.
+const NAME_MAX: usize = 256;
+const NOTE_MAX: usize = 1024;
+
+/// Conditions, all of which must hold, and an end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRevocation {
+    #[serde(default)]
+    sid: Option<String>,
+    #[serde(default)]
+    sub: Option<String>,
+    #[serde(default)]
+    track: Option<String>,
+    /// Seconds since the epoch.
+    #[serde(default)]
+    issued_before: Option<i64>,
+    /// Seconds since the epoch; where it is left out, when the longest-lived ticket of today has expired.
+    #[serde(default)]
+    until: Option<i64>,
+    #[serde(default)]
+    note: Option<String>,
+}
+
+/// A revocation as the API shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct RevocationView {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_before: Option<i64>,
+    until: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    created_ms: i64,
+}
+
+impl From<RevocationRow> for RevocationView {
+    fn from(row: RevocationRow) -> Self {
+        let RevocationRow { id, sid, sub, track, issued_before, until, note, created_ms } = row;
+        Self { id, sid, sub, track, issued_before, until, note, created_ms }
+    }
+}
+
+/// Those in force, newest first, page by page.
+pub(crate) async fn list(
+    State(parts): State<Shared>,
+    Asked(page): Asked<Page>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let rows = revocations::list(&parts.store, clock::now_s(), page.cursor()?, page.limit()).await?;
+    let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
+    let views: Vec<RevocationView> = rows.into_iter().map(RevocationView::from).collect();
+    Ok(Json(serde_json::json!({ "revocations": views, "next": next })))
+}
+
+/// Revokes. When this answers, it is committed and on its way to every edge.
+pub(crate) async fn add(
+    State(parts): State<Shared>,
+    Body(wish): Body<NewRevocation>,
+) -> Result<(StatusCode, Json<RevocationView>), ApiError> {
+    let now = clock::now_s();
+    let row = checked(&parts, wish, now)?;
+    let mut tx = parts.store.begin().await?;
+    if revocations::count(&mut tx, now).await? >= IN_FORCE_MAX {
+        return Err(ApiError::conflict(
+            "too-many-revocations",
+            format!(
+                "{IN_FORCE_MAX} are in force; revoke by `sub` or `issued_before` what many of them name one by one"
+            ),
+        ));
+    }
+    let revision = keys::raise_revision(&mut tx, clock::now_ms()).await?;
+    revocations::insert(&mut tx, &row, revision).await?;
+    told(&parts, tx).await?;
+    Ok((StatusCode::CREATED, Json(row.into())))
+}
+
+/// Takes a revocation back.
+pub(crate) async fn lift(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let mut tx = parts.store.begin().await?;
+    let revision = keys::raise_revision(&mut tx, clock::now_ms()).await?;
+    if !revocations::lift(&mut tx, &id, clock::now_s(), revision).await? {
+        return Err(ApiError::NotFound("revocation"));
+    }
+    told(&parts, tx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn told(parts: &Parts, tx: Write) -> Result<(), ApiError> {
+    tx.commit().await.map_err(StoreError::from)?;
+    parts.keys.publish(&parts.store).await?;
+    Ok(())
+}
+
+fn checked(parts: &Parts, wish: NewRevocation, now: i64) -> Result<RevocationRow, ApiError> {
+    let NewRevocation { sid, sub, track, issued_before, until, note } = wish;
+    if sid.is_none() && sub.is_none() && track.is_none() && issued_before.is_none() {
+        return Err(ApiError::invalid("name at least one of `sid`, `sub`, `track` and `issued_before`"));
+    }
+    for (what, text) in [("sid", &sid), ("sub", &sub), ("track", &track)] {
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > NAME_MAX) {
+            return Err(ApiError::invalid(format!("`{what}` must be 1 to {NAME_MAX} bytes")));
+        }
+    }
+    if note.as_ref().is_some_and(|note| note.len() > NOTE_MAX) {
+        return Err(ApiError::invalid(format!("`note` must be at most {NOTE_MAX} bytes")));
+    }
+    let longest = i64::try_from(parts.tickets.max_ttl.as_secs()).unwrap_or(UNTIL_MAX_S).min(UNTIL_MAX_S);
+    let until = until.unwrap_or(now + longest);
+    if until <= now || until > now + UNTIL_MAX_S {
+        return Err(ApiError::invalid("`until` must lie in the next 400 days (seconds since the epoch)"));
+    }
+    Ok(RevocationRow { id: ids::other()?, sid, sub, track, issued_before, until, note, created_ms: clock::now_ms() })
+}

@@ -1,0 +1,61 @@
+//! What this edge says of itself, every few seconds.
+//!
+//! On failure: the next report says it all again; counts are since the start of the process.
+
+use std::time::Duration;
+
+use segue_signing::{EdgeReport, KeyUseReport};
+
+use super::client::{Client, Pauses, jittered, send};
+use crate::edge::Shared;
+use crate::snapshot::unix_ms;
+
+/// Between two reports: how exact "last used" is.
+const EVERY: Duration = Duration::from_secs(5);
+const WITHIN: Duration = Duration::from_secs(10);
+/// An answer has no body.
+const ANSWER_MAX: usize = 4096;
+
+/// Reports until it is dropped.
+pub(super) async fn run(shared: &Shared, client: &Client) {
+    let boot = unix_ms();
+    let mut pauses = Pauses::new();
+    loop {
+        let request = client.post("/v1/edge/report").json(&report(shared, boot));
+        match send(request, WITHIN, ANSWER_MAX).await {
+            Ok(_) => {
+                pauses.over();
+            }
+            Err(error) => {
+                shared.standing.report_failures.add(1);
+                if pauses.take().1 {
+                    tracing::warn!(%error, reason = error.kind(), "this edge cannot report; trying on");
+                }
+            }
+        }
+        tokio::time::sleep(jittered(EVERY)).await;
+    }
+}
+
+fn report(shared: &Shared, boot: u64) -> EdgeReport {
+    let snapshot = shared.snapshots.current();
+    let used = |(kid, used): (&str, segue_signing::KeyUse)| KeyUseReport {
+        kid: kid.to_owned(),
+        accepted: used.accepted,
+        out_of_time: used.out_of_time,
+    };
+    let mut counters = shared.metrics.counters();
+    if let Some(events) = &shared.events {
+        let waiting = events.facts().end().0.saturating_sub(events.facts().acknowledged().0);
+        counters.insert("facts_waiting_bytes".to_owned(), waiting);
+    }
+    EdgeReport {
+        edge: shared.config.name.clone(),
+        boot,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: snapshot.revision,
+        uptime_s: unix_ms().saturating_sub(boot) / 1000,
+        keys: snapshot.keyring.uses().map(used).collect(),
+        counters,
+    }
+}
