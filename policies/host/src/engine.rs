@@ -6,6 +6,8 @@
 //!
 //! On failure: a file that does not become a policy is [`Refused`]; what was compiled before is not touched.
 
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -59,6 +61,14 @@ impl PolicyHost {
     /// [`Refused`], with what is wrong and what to do.
     pub fn check(&self, bytes: &[u8]) -> Result<Checked, Refused> {
         check::check(bytes, self.bounds.upload).map(|(checked, _)| checked)
+    }
+
+    /// Reads a file, but no more of it than may be uploaded.
+    pub(crate) fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let bound = u64::try_from(self.bounds.upload).unwrap_or(u64::MAX).saturating_add(1);
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(bound).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Checks and compiles. Takes milliseconds to seconds of a core: call it where blocking harms nobody.

@@ -28,6 +28,8 @@ pub struct Policy {
     pub(crate) checked: Checked,
     pub(crate) code: Code,
     pub(crate) bounds: Arc<Bounds>,
+    /// Held, not read: the clock must run as long as anything that it may have to stop.
+    #[allow(dead_code)]
     pub(crate) ticker: Arc<Ticker>,
 }
 
