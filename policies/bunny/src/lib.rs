@@ -52,13 +52,23 @@ impl Bunny {
         let signed: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let text = format!("{path}{expires}{}{address}", signed.join("&"));
         Ok(match self.algorithm {
-            Algorithm::Hs256 => format!("HS256-{}", base64url(&crypto::hmac(crypto::Hash::Sha256, &self.key, text.as_bytes())?)),
-            Algorithm::Sha256 => base64url(&crypto::digest_keyed(crypto::Hash::Sha256, &self.key, b"", text.as_bytes())?),
+            Algorithm::Hs256 => {
+                format!("HS256-{}", base64url(&crypto::hmac(crypto::Hash::Sha256, &self.key, text.as_bytes())?))
+            }
+            Algorithm::Sha256 => {
+                base64url(&crypto::digest_keyed(crypto::Hash::Sha256, &self.key, b"", text.as_bytes())?)
+            }
         })
     }
 
     /// Whether the token holds, bound to the client's address or to none.
-    fn holds(&self, given: &str, path: &str, expires: &str, parameters: &BTreeMap<String, String>) -> Result<bool, Refusal> {
+    fn holds(
+        &self,
+        given: &str,
+        path: &str,
+        expires: &str,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<bool, Refusal> {
         for address in [String::new(), request::address().unwrap_or_default()] {
             let expected = self.token(path, expires, parameters, &address).map_err(no_key)?;
             if crypto::equal(given.as_bytes(), expected.as_bytes()) {
@@ -145,7 +155,9 @@ impl Scheme for Bunny {
         }
         let expires = grant.expires.to_string();
         let signed = grant.scope.as_deref().unwrap_or(path);
-        let token = self.token(signed, &expires, &parameters, grant.address.as_deref().unwrap_or_default()).map_err(no_secret)?;
+        let token = self
+            .token(signed, &expires, &parameters, grant.address.as_deref().unwrap_or_default())
+            .map_err(no_secret)?;
         let tail: String = parameters.iter().map(|(name, value)| format!("&{name}={}", escape(value))).collect();
         Ok(match self.place {
             Place::Path => format!("{origin}{IN_PATH}{token}{tail}&expires={expires}{path}"),

@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use segue_policy::scheme::{Claims, Grant, Moment, Refusal, Scheme, claims, crypto, no_key, no_secret, request, signing};
+use segue_policy::scheme::{
+    Claims, Grant, Moment, Refusal, Scheme, claims, crypto, no_key, no_secret, request, signing,
+};
 use segue_policy::serde_json::{self, Value};
 use segue_policy::text::{base64, from_base64, once, pairs, split_url, unescape};
 
@@ -37,7 +39,9 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 fn canned(resource: &str, expires: u64) -> String {
-    format!(r#"{{"Statement":[{{"Resource":"{resource}","Condition":{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}}}]}}"#)
+    format!(
+        r#"{{"Statement":[{{"Resource":"{resource}","Condition":{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}}}]}}"#
+    )
 }
 
 /// What a request shows.
@@ -102,7 +106,11 @@ fn fits(pattern: &[u8], url: &[u8]) -> bool {
         (None, None) => true,
         (Some((b'*', rest)), _) => {
             let rest = &rest[rest.iter().take_while(|&&byte| byte == b'*').count()..];
-            rest.is_empty() || (0..=url.len()).any(|from| rest.first().is_some_and(|&first| first == b'*' || first == b'?' || url.get(from) == Some(&first)) && fits(rest, &url[from..]))
+            rest.is_empty()
+                || (0..=url.len()).any(|from| {
+                    rest.first().is_some_and(|&first| first == b'*' || first == b'?' || url.get(from) == Some(&first))
+                        && fits(rest, &url[from..])
+                })
         }
         (Some((&known, rest)), Some((&byte, tail))) if known == b'?' || known == byte => fits(rest, tail),
         _ => false,
@@ -194,7 +202,8 @@ impl Scheme for CloudFront {
     }
 
     fn sign(&self, grant: &Grant) -> Result<String, String> {
-        let pair = self.key_pair.as_ref().ok_or("`key_pair` in the configuration says which key signs; it is not there")?;
+        let pair =
+            self.key_pair.as_ref().ok_or("`key_pair` in the configuration says which key signs; it is not there")?;
         let key = self.keys.get(pair).ok_or("`key_pair` is not among `keys`")?;
         let (origin, _, query) = split_url(&grant.url).ok_or("the URL is not absolute")?;
         let custom = grant.scope.is_some() || grant.not_before.is_some() || grant.address.is_some();

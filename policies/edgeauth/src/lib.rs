@@ -105,7 +105,9 @@ impl EdgeAuth {
     fn told(&self) -> Result<Option<String>, Refusal> {
         let query = request::query().unwrap_or_default();
         if let Some(token) = once(&query, &self.name).map_err(|()| Refusal::Malformed)? {
-            return unescape(token).map(Some).ok_or(Refusal::Malformed);
+            // Escaped early: the escapes are part of what was signed. Else they are some player's own.
+            let text = if self.escape_early { Some(token.to_owned()) } else { unescape(token) };
+            return text.map(Some).ok_or(Refusal::Malformed);
         }
         let cookies = request::header("cookie").unwrap_or_default();
         let named = |cookie: &str| cookie.trim().strip_prefix(&self.name)?.strip_prefix('=').map(str::to_owned);

@@ -71,12 +71,12 @@ impl AccessPolicy {
         self.ready.rests()
     }
 
-    /// Asks it. Runs on the calling thread, as long as [`crate::Bounds::call`] at most.
+    /// Asks it. Runs on the calling thread, about as long as [`crate::Bounds::call`] at most.
     ///
     /// # Errors
     /// [`Failure`]: no verdict. [`AccessPolicy::on_failure`] says what that means; a chain heeds it.
     pub fn authorize(&self, request: &RequestView<'_>) -> Result<Verdict, Failure> {
-        self.ready.run(Some(request), |live| {
+        self.ready.run(self.ready.bounds().call, Some(request), |live| {
             let Exports::Access(access) = &live.exports else { return Ok(Ok(Verdict::Abstain)) };
             request::write_fields(&live.fields, request, &mut live.text);
             Ok(access.call_authorize(&mut live.store, request.moment(), &live.text)?.try_into())

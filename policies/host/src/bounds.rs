@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often the clock that ends calls ticks. A call may overrun its time by one tick.
+/// How often the clock that ends calls ticks.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Lines that one call may log; the rest is dropped. A policy that logs each request would drown the edge's own log.
 pub(crate) const LOG_LINES: u8 = 4;
@@ -30,9 +30,10 @@ pub struct HostConfig {
 pub struct Bounds {
     /// Bytes of an uploaded file. JavaScript policies have 12 MB, since they bring their interpreter.
     pub upload: usize,
-    /// How long one call may run. Ten thousand times what a simple rule takes; short enough that a loop harms few.
+    /// How long one call may run on a processor; it ends after once to twice that. Ten thousand times what a simple rule
+    /// takes; short enough that a loop harms few. Waiting for a processor does not count.
     pub call: Duration,
-    /// How long instantiation and `configure` may run; an interpreter starts here.
+    /// How long instantiation and `configure` may run, and a scheme's `sign`; an interpreter starts here.
     pub configure: Duration,
     /// Bytes of linear memory of one instance.
     pub memory: usize,

@@ -7,8 +7,9 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
-use wasmtime::Store;
+use wasmtime::{Store, UpdateDeadline};
 
 use crate::bounds::{Bounds, FIELDS, TICK};
 use crate::breaker::Breaker;
@@ -73,6 +74,8 @@ pub(crate) struct Live {
     pub(crate) fields: Arc<[Field]>,
     /// The fields of a call, in memory that is used again.
     pub(crate) text: String,
+    /// What its calls are bounded by at present.
+    time: Duration,
     calls: u32,
     /// Memory after `configure`.
     memory: usize,
@@ -102,6 +105,10 @@ impl Ready {
         Ok(ready)
     }
 
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.policy.bounds
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -114,9 +121,10 @@ impl Ready {
         self.breaker.rests()
     }
 
-    /// Runs `call` on an instance of this thread.
+    /// Runs `call` on an instance of this thread, for about `time`.
     pub(crate) fn run<R>(
         &self,
+        time: Duration,
         request: Option<&RequestView<'_>>,
         call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
     ) -> Result<R, Failure> {
@@ -124,7 +132,7 @@ impl Ready {
             return Err(self.count(Failure::Resting));
         }
         self.counters.calls.fetch_add(1, Relaxed);
-        let answer = self.attempt(request, call);
+        let answer = self.attempt(time, request, call);
         match answer {
             Ok(answer) => {
                 self.breaker.worked();
@@ -141,6 +149,7 @@ impl Ready {
 
     fn attempt<R>(
         &self,
+        time: Duration,
         request: Option<&RequestView<'_>>,
         call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
     ) -> Result<R, Failure> {
@@ -152,7 +161,11 @@ impl Ready {
         };
         live.calls += 1;
         live.store.data_mut().begin();
-        live.store.set_epoch_deadline(ticks(self.policy.bounds.call));
+        if live.time != time {
+            live.time = time;
+            bound(&mut live.store, time);
+        }
+        live.store.set_epoch_deadline(ticks(time));
         let outcome = match request {
             Some(request) => lent::lend(request, || call(&mut live)),
             None => call(&mut live),
@@ -213,12 +226,21 @@ impl Ready {
         };
         store.limiter(|state| state);
         store.set_hostcall_fuel(bounds.output);
+        bound(&mut store, bounds.configure);
         store.set_epoch_deadline(ticks(bounds.configure));
         let configured = self.configure(&mut store);
         let (exports, fields) = configured.map_err(|error| Failure::of(&error, store.data().starved))?;
         let fields = fields.map_err(Failure::Configuration)?;
         let memory = store.data().memory;
-        Ok(Box::new(Live { store, exports, fields: fields.into(), text: String::new(), calls: 0, memory }))
+        Ok(Box::new(Live {
+            store,
+            exports,
+            fields: fields.into(),
+            text: String::new(),
+            time: bounds.configure,
+            calls: 0,
+            memory,
+        }))
     }
 
     fn configure(&self, store: &mut Store<State>) -> wasmtime::Result<(Exports, Result<Vec<Field>, String>)> {
@@ -247,7 +269,15 @@ fn fields(names: &[String]) -> Result<Vec<Field>, String> {
         .collect()
 }
 
-fn ticks(time: std::time::Duration) -> u64 {
+/// Ends a call that has used up `time`; one that only waited for a processor goes on. So a call ends after once to twice its time.
+fn bound(store: &mut Store<State>, time: Duration) {
+    store.epoch_deadline_callback(move |mut context| {
+        let overran = context.data_mut().overran(time);
+        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(time)) })
+    });
+}
+
+fn ticks(time: Duration) -> u64 {
     // One more, since the tick that runs is already partly over.
     u64::try_from(time.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2) + 1
 }

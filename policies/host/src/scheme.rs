@@ -117,7 +117,7 @@ impl TicketScheme {
     /// # Errors
     /// [`Failure`]: no answer. A ticket scheme fails closed, always.
     pub fn verify(&self, request: &RequestView<'_>) -> Result<Result<ForeignClaims, ForeignRefusal>, Failure> {
-        self.ready.run(Some(request), |live| {
+        self.ready.run(self.ready.bounds().call, Some(request), |live| {
             let Exports::Scheme(scheme) = &live.exports else { return Ok(Ok(Err(ForeignRefusal::Absent))) };
             let answer = scheme.call_verify(&mut live.store, request.moment())?;
             Ok(match answer {
@@ -132,7 +132,8 @@ impl TicketScheme {
     /// # Errors
     /// [`Failure`]: no answer.
     pub fn sign(&self, grant: &Grant) -> Result<Result<String, String>, Failure> {
-        self.ready.run(None, |live| {
+        // Making an RSA signature takes milliseconds, and nobody's segment waits for it.
+        self.ready.run(self.ready.bounds().configure, None, |live| {
             let Exports::Scheme(scheme) = &live.exports else { return Ok(Ok(Err(String::new()))) };
             let grant = tickets::Grant {
                 url: grant.url.clone(),

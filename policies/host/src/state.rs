@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 
@@ -26,6 +27,8 @@ pub(crate) struct State {
     /// Whether memory was refused in this call.
     pub(crate) starved: bool,
     lines: u8,
+    /// This thread's time on a processor, when the call was first found to be late.
+    late: Option<Duration>,
 }
 
 impl State {
@@ -37,13 +40,24 @@ impl State {
             .memories(MEMORIES)
             .build();
         let (memory, memory_bound) = (0, bounds.memory);
-        Self { name, services, secrets, limits, memory, memory_bound, starved: false, lines: 0 }
+        Self { name, services, secrets, limits, memory, memory_bound, starved: false, lines: 0, late: None }
     }
 
     /// Before each call.
     pub(crate) fn begin(&mut self) {
         self.starved = false;
         self.lines = 0;
+        self.late = None;
+    }
+
+    /// Asked each time that `time` has passed on the wall: whether the call has used it up, or was only kept waiting for
+    /// a processor. A busy machine must not look like a policy that loops. Half is enough, since a thread that always runs
+    /// still shares its processor with the kernel.
+    pub(crate) fn overran(&mut self, time: Duration) -> bool {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let now = Duration::try_from(now).unwrap_or_default();
+        let since = *self.late.get_or_insert(now);
+        now.saturating_sub(since) >= time / 2
     }
 }
 

@@ -47,7 +47,9 @@ impl Access for Lock {
 
     fn prepare(mut self) -> Result<Self, String> {
         self.hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
-        let is_odd = |host: &&String| host.is_empty() || host.contains(['/', ':']) || host.trim_start_matches("*.").contains('*');
+        let is_odd = |host: &&String| {
+            host.is_empty() || host.contains(['/', ':']) || host.trim_start_matches("*.").contains('*')
+        };
         match self.hosts.iter().find(is_odd) {
             _ if self.hosts.is_empty() => Err("`hosts` is empty: nobody could play".to_owned()),
             Some(host) => Err(format!("{host:?} is no host; write \"example.com\" or \"*.example.com\"")),

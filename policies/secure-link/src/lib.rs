@@ -46,8 +46,10 @@ impl SecureLink {
             while let Some(at) = rest.find('$') {
                 out.push_str(&rest[..at]);
                 rest = &rest[at..];
-                let variables = [("$secure_link_expires", expires), ("$uri", uri), ("$remote_addr", address), ("$host", host)];
-                let (name, value) = variables.into_iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(("$", "$"));
+                let variables =
+                    [("$secure_link_expires", expires), ("$uri", uri), ("$remote_addr", address), ("$host", host)];
+                let (name, value) =
+                    variables.into_iter().find(|(name, _)| rest.starts_with(name)).unwrap_or(("$", "$"));
                 out.push_str(value);
                 rest = &rest[name.len()..];
             }
@@ -96,7 +98,10 @@ impl Scheme for SecureLink {
         let decoded = unescape(path).ok_or("the URL's path has a broken escape")?;
         let uri = self.uri(&decoded);
         if grant.scope.as_ref().is_some_and(|scope| scope != uri) {
-            return Err(format!("this configuration signs {uri}, and not {}", grant.scope.as_deref().unwrap_or_default()));
+            return Err(format!(
+                "this configuration signs {uri}, and not {}",
+                grant.scope.as_deref().unwrap_or_default()
+            ));
         }
         if self.expression.contains("$remote_addr") && grant.address.is_none() {
             return Err("the expression holds $remote_addr: the grant needs the client's address".to_owned());

@@ -1,6 +1,6 @@
 //! Policies written by hand in WebAssembly text, which do what no compiler would let them.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::{Arc, LazyLock};
 
