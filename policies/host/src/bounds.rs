@@ -11,7 +11,7 @@ pub(crate) const LOG_LINES: u8 = 4;
 pub(crate) const LOG_BYTES: usize = 512;
 /// Texts that a policy may ask to be given with each call. More than any rule that we know reads.
 pub(crate) const FIELDS: usize = 32;
-/// Linear memories, tables and core instances of one policy: what `wit-component` and `componentize-js` make needs under ten.
+/// Linear memories, tables and core instances of one policy: what `wit-component` makes of a Rust policy needs under ten.
 pub(crate) const MEMORIES: usize = 4;
 pub(crate) const TABLES: usize = 32;
 pub(crate) const INSTANCES: usize = 64;
