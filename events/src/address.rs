@@ -5,8 +5,10 @@
 //! period's number, so nothing has to be kept or agreed on; who wants old hashes to be beyond recall changes the
 //! secret.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,9 +18,59 @@ use sha2::Sha256;
 /// Bytes of the hash that are kept: with a million clients a period, one chance in 10^17 that any two meet.
 const KEPT: usize = 14;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Hashes that a thread remembers, by a part of the address: a connection asks for the same one with every request.
+const REMEMBERED: usize = 128;
+
+thread_local! {
+    static MEMO: RefCell<[Remembered; REMEMBERED]> = const { RefCell::new([NOTHING; REMEMBERED]) };
+}
+
+/// Tells hashers apart in the threads' memories.
+static HASHERS: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    /// 0: nothing.
+    hasher: u64,
+    period: u64,
+    counted: Counted,
+    hash: AddressHash,
+}
+
+const NOTHING: Remembered =
+    Remembered { hasher: 0, period: 0, counted: Counted::V4(0), hash: AddressHash([0; 2 * KEPT]) };
+
+/// The part of an address that counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    V4(u32),
+    /// The upper 64 bits.
+    V6(u64),
+}
+
+/// A hashed address: lower-case hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AddressHash([u8; 2 * KEPT]);
+
+impl AddressHash {
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // They are ASCII, so there is no other case.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for AddressHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// Hashes client addresses.
 pub struct AddressHasher {
+    /// Its number among the hashers of this process.
+    number: u64,
     secret: Hmac<Sha256>,
     period_ms: u64,
     /// The period's number and its keyed state.
@@ -32,21 +84,45 @@ impl AddressHasher {
         let secret = keyed(secret);
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1);
         let current = RwLock::new((0, key_of(&secret, 0)));
-        Self { secret, period_ms, current }
+        Self { number: HASHERS.fetch_add(1, Ordering::Relaxed), secret, period_ms, current }
     }
 
     /// The hash of an address at a time (ms since the epoch), in lower-case hexadecimal. IPv6 addresses count by
     /// their /64, which is one household; IPv4 addresses in IPv6 form count as IPv4.
     #[must_use]
-    pub fn hash(&self, address: IpAddr, now_ms: u64) -> String {
-        let mut mac = self.key(now_ms / self.period_ms);
-        match address.to_canonical() {
-            IpAddr::V4(v4) => mac.update(&v4.octets()),
-            IpAddr::V6(v6) => mac.update(&v6.octets()[..8]),
+    pub fn hash(&self, address: IpAddr, now_ms: u64) -> AddressHash {
+        let period = now_ms / self.period_ms;
+        let (counted, bits) = match address.to_canonical() {
+            IpAddr::V4(v4) => (Counted::V4(v4.to_bits()), u64::from(v4.to_bits())),
+            IpAddr::V6(v6) => {
+                let network = (v6.to_bits() >> 64) as u64;
+                (Counted::V6(network), network)
+            }
+        };
+        // Fibonacci hashing: the upper bits of the product depend on all of the address.
+        let spread = bits.wrapping_add(self.number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        MEMO.with_borrow_mut(|memo| {
+            let place = &mut memo[spread as usize % REMEMBERED];
+            if place.hasher != self.number || place.period != period || place.counted != counted {
+                let hash = self.reckon(counted, period);
+                *place = Remembered { hasher: self.number, period, counted, hash };
+            }
+            place.hash
+        })
+    }
+
+    fn reckon(&self, counted: Counted, period: u64) -> AddressHash {
+        let mut mac = self.key(period);
+        match counted {
+            Counted::V4(address) => mac.update(&address.to_be_bytes()),
+            Counted::V6(network) => mac.update(&network.to_be_bytes()),
         }
         let hash = mac.finalize().into_bytes();
-        let digits = hash.iter().take(KEPT).flat_map(|byte| [byte >> 4, byte & 15]);
-        digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+        let mut digits = [0; 2 * KEPT];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(hash) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        AddressHash(digits)
     }
 
     fn key(&self, period: u64) -> Hmac<Sha256> {
@@ -116,7 +192,7 @@ mod tests {
     fn one_client_has_one_hash_a_period_on_every_edge() {
         let (one, other) = (AddressHasher::new(b"secret", DAY), AddressHasher::new(b"secret", DAY));
         let hash = one.hash(ip("192.0.2.1"), NOON);
-        assert_eq!(hash.len(), 2 * KEPT);
+        assert_eq!(hash.as_str().len(), 2 * KEPT);
         assert_eq!(hash, other.hash(ip("192.0.2.1"), NOON + 3_600_000));
         assert_eq!(hash, one.hash(ip("::ffff:192.0.2.1"), NOON));
         assert_ne!(hash, one.hash(ip("192.0.2.2"), NOON));
@@ -131,6 +207,23 @@ mod tests {
         let hash = hasher.hash(ip("2001:db8:1:2::1"), NOON);
         assert_eq!(hash, hasher.hash(ip("2001:db8:1:2:ffff::9"), NOON));
         assert_ne!(hash, hasher.hash(ip("2001:db8:1:3::1"), NOON));
+    }
+
+    #[test]
+    fn what_a_thread_remembers_is_what_it_would_reckon() {
+        let (hasher, other) = (AddressHasher::new(b"secret", DAY), AddressHasher::new(b"other", DAY));
+        for round in 0..3 {
+            for host in 0..1000_u32 {
+                // The bits of the IPv4 address and of the network are the same numbers.
+                let v4 = IpAddr::V4(host.into());
+                let v6 = IpAddr::V6((u128::from(host) << 64).into());
+                for (hasher, now) in [(&hasher, NOON), (&other, NOON), (&hasher, NOON + round * 86_400_000)] {
+                    let period = now / hasher.period_ms;
+                    assert_eq!(hasher.hash(v4, now), hasher.reckon(Counted::V4(host), period));
+                    assert_eq!(hasher.hash(v6, now), hasher.reckon(Counted::V6(host.into()), period));
+                }
+            }
+        }
     }
 
     #[test]

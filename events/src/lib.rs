@@ -30,7 +30,7 @@ mod log;
 mod mapped;
 mod segment;
 
-pub use address::AddressHasher;
+pub use address::{AddressHash, AddressHasher};
 pub use denial::{Denial, DenialDraft};
 pub use error::LogError;
 pub use event_log::{EventLog, Intent, LogOptions, Overflow};

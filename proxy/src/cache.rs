@@ -7,6 +7,7 @@
 //! serves too where the origin takes longer than [`RENEWAL_PATIENCE`]; the fill goes on and brings the new one.
 
 mod key;
+mod memfile;
 mod memory;
 mod object;
 
@@ -21,7 +22,8 @@ use crate::refusal::{OriginFailure, Refusal};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
-pub(crate) use key::Key;
+pub(crate) use key::{Key, KeyRef};
+pub(crate) use memfile::{MemFile, MemFiles};
 pub(crate) use memory::{Memory, Stored};
 pub(crate) use object::{Meta, Object};
 
@@ -39,16 +41,15 @@ pub(crate) enum Found {
 }
 
 /// The key of what `target` asks for. `query` counts for HTTP origins alone.
-pub(crate) fn key(shared: &Shared, snapshot: &Snapshot, target: &Target, query: Option<&str>) -> Key {
+pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, query: Option<&'k str>) -> KeyRef<'k> {
     let generation = snapshot.generation(target.track());
     let route = shared.routes.get(target.route).map_or(0, |route| route.index);
-    Key::new(route, generation, target.path.as_str(), query)
+    KeyRef { route, generation, path: target.path.as_str(), query }
 }
 
-/// What is fresh in memory, without waiting for anything.
-pub(crate) fn fresh(shared: &Shared, key: &Key) -> Option<Result<Found, Refusal>> {
+/// What is fresh in memory at `now`, without waiting for anything.
+pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
-    let now = Instant::now();
     match shared.memory.get(key)? {
         Stored::Object(object) if object.is_fresh(now) => Some(Ok(Found::Memory(object, CacheState::HitMemory))),
         Stored::Missing { until } if now < until => Some(Err(Refusal::NotFound)),
@@ -74,7 +75,7 @@ pub(crate) async fn filled(
     let usable = |object: &Arc<Object>| object.is_usable(Instant::now(), shared.config.cache.stale_if_error);
     let reader = {
         let mut fills = shared.fills.lock();
-        match shared.memory.get(&key) {
+        match shared.memory.get(key.borrowed()) {
             Some(Stored::Object(object)) if object.is_fresh(Instant::now()) => {
                 return Ok(Found::Memory(object, CacheState::Coalesced));
             }

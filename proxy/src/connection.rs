@@ -18,7 +18,8 @@ mod head;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -38,7 +39,7 @@ use crate::config::ConnectionConfig;
 use crate::downstream::Downstream;
 use crate::exchange::{Asked, Exchange};
 use crate::listener::Closing;
-use crate::respond::hit::Hit;
+use crate::respond::hit::{Hit, Way};
 use crate::service::{Course, Service};
 use head::Head;
 
@@ -214,7 +215,12 @@ impl Connection {
                     exchange.client = stream.client();
                     let keep_alive = !self.closing.is_closing();
                     head.clear();
-                    match self.compose(asked, &mut exchange, keep_alive, head) {
+                    match self.compose(
+                        asked,
+                        &mut exchange,
+                        Way { keep_alive, sends_files: stream.sends_files() },
+                        head,
+                    ) {
                         Some(hit) => {
                             let left = if held.is_empty() {
                                 BytesMut::from(fresh.get(length..).unwrap_or_default())
@@ -229,7 +235,7 @@ impl Connection {
                             if let Some(turn) = self.send(cx, stream, hit, head, keep_alive) {
                                 return Poll::Ready(turn);
                             }
-                            waits.idle_until = Instant::now() + config.idle_timeout;
+                            waits.idle_until = Instant::from_std(exchange.started) + config.idle_timeout;
                             continue;
                         }
                         None => (Some(exchange), length, true),
@@ -243,7 +249,7 @@ impl Connection {
     }
 
     /// The steps of the service up to the answer. `None`: `exchange` says how far they came.
-    fn compose(&self, asked: Asked<'_>, exchange: &mut Exchange, keep_alive: bool, out: &mut Vec<u8>) -> Option<Hit> {
+    fn compose(&self, asked: Asked<'_>, exchange: &mut Exchange, way: Way, out: &mut Vec<u8>) -> Option<Hit> {
         let admitted = self.service.admit(asked, exchange);
         let is_here = matches!(admitted, Ok(Course::Here));
         exchange.admitted = Some(admitted);
@@ -251,7 +257,7 @@ impl Connection {
             return None;
         }
         let looked = self.service.look(asked.method, exchange).ok()?;
-        let hit = Hit::compose(self.service.shared(), exchange, asked, &looked, keep_alive, out);
+        let hit = Hit::compose(self.service.shared(), exchange, asked, &looked, way, out);
         exchange.looked = if hit.is_none() { Some(looked) } else { None };
         hit
     }
@@ -259,7 +265,7 @@ impl Connection {
     /// Writes as much as the kernel takes now. `None`: all of it.
     fn send(&self, cx: &mut Context<'_>, stream: &mut Downstream, hit: Hit, head: &[u8], keep: bool) -> Option<Turn> {
         let shared = self.service.shared();
-        let written = match stream.poll_answer(cx, &[IoSlice::new(head), IoSlice::new(&hit.body)]) {
+        let written = match poll_write(cx, stream, head, &hit, 0) {
             Poll::Ready(Ok(written)) => written,
             Poll::Pending => 0,
             Poll::Ready(Err(_)) => {
@@ -284,9 +290,7 @@ impl Connection {
         let length = hit.body.len();
         let write = async {
             while !head.is_empty() || sent < length {
-                let body = hit.body.get(sent..).unwrap_or_default();
-                let parts = [IoSlice::new(head), IoSlice::new(body)];
-                let written = match poll_fn(|cx| stream.poll_answer(cx, &parts)).await {
+                let written = match poll_fn(|cx| poll_write(cx, stream, head, &hit, sent)).await {
                     Ok(written) if written > 0 => written,
                     _ => return false,
                 };
@@ -300,6 +304,25 @@ impl Connection {
         hit.over(self.service.shared(), complete, sent as u64);
         complete && !self.closing.is_closing()
     }
+}
+
+/// Writes what is left of an answer: `head`, and its body but for the first `sent` bytes. Ready with how much of both
+/// the kernel took.
+fn poll_write(
+    cx: &mut Context<'_>,
+    stream: &mut Downstream,
+    head: &[u8],
+    hit: &Hit,
+    sent: usize,
+) -> Poll<io::Result<usize>> {
+    let body = hit.body.get(sent..).unwrap_or_default();
+    if let Some((file, first)) = &hit.file
+        && let Some(written) =
+            stream.poll_answer_file(cx, head, file.descriptor().as_fd(), first + sent as u64, body.len())
+    {
+        return written;
+    }
+    stream.poll_answer(cx, &[IoSlice::new(head), IoSlice::new(body)])
 }
 
 impl Scratch {

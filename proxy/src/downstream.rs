@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,13 +31,13 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::config::ConnectionConfig;
 use crate::exchange::Exchange;
 use crate::lock::Mutex;
 use crate::metrics::Metrics;
+use crate::transport::Transport;
 
 /// Writes up to this size may be a response head; a larger first write is a body already.
 const HEAD_WRITE_MAX: usize = 16 * 1024;
@@ -48,7 +48,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// One client connection.
 pub(crate) struct Downstream {
-    tcp: TcpStream,
+    transport: Transport,
     client: Option<IpAddr>,
     digest: Arc<SocketDigest>,
     metrics: Arc<Metrics>,
@@ -76,12 +76,13 @@ pub(crate) struct Downstream {
 
 impl fmt::Debug for Downstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Downstream").field("fd", &self.tcp.as_raw_fd()).finish_non_exhaustive()
+        f.debug_struct("Downstream").field("fd", &self.transport.as_raw_fd()).finish_non_exhaustive()
     }
 }
 
 impl Downstream {
-    pub(crate) fn new(tcp: TcpStream, config: &ConnectionConfig, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(transport: Transport, config: &ConnectionConfig, metrics: Arc<Metrics>) -> Self {
+        let tcp = transport.tcp();
         // A head and its body leave in one write; waiting for an acknowledgement would only delay the last packet.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
@@ -93,7 +94,7 @@ impl Downstream {
             let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(peer)));
         }
         Self {
-            tcp,
+            transport,
             client,
             digest,
             metrics,
@@ -143,7 +144,28 @@ impl Downstream {
     /// Writes head and body of an answer in one call, past the held head of Pingora's answers.
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_held(cx))?;
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, parts)
+        self.transport.poll_answer(cx, parts)
+    }
+
+    /// Whether [`Downstream::poll_answer_file`] has an advantage.
+    pub(crate) fn sends_files(&self) -> bool {
+        self.transport.sends_files()
+    }
+
+    /// As [`Downstream::poll_answer`], with the body in a file. `None`: this connection takes bytes alone.
+    pub(crate) fn poll_answer_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self.poll_write_held(cx) {
+            Poll::Ready(Ok(())) => self.transport.poll_answer_file(cx, head, file, offset, length),
+            Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+            Poll::Pending => Some(Poll::Pending),
+        }
     }
 
     fn read_unread(&mut self, out: &mut ReadBuf<'_>) {
@@ -176,9 +198,8 @@ impl Downstream {
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         );
-        // Nothing else was written since the last flush, so the kernel's buffer takes this small answer whole;
-        // where it does not, the client loses a courtesy and still sees the connection end.
-        let _ = self.tcp.try_write(answer.as_bytes());
+        // Nothing else was written since the last flush, so the kernel's buffer takes this small answer whole.
+        self.transport.write_now(answer.as_bytes());
         self.drain = Some(DRAIN_BYTES);
         self.head_clock = Some(Box::pin(tokio::time::sleep(DRAIN_TIME)));
     }
@@ -192,7 +213,7 @@ impl Downstream {
                 return over();
             }
             let mut buffer = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut self.tcp).poll_read(cx, &mut buffer);
+            let read = Pin::new(&mut self.transport).poll_read(cx, &mut buffer);
             let got = buffer.filled().len();
             match read {
                 Poll::Pending => {
@@ -231,11 +252,11 @@ impl Downstream {
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let before = out.filled().len();
         if room >= out.remaining() {
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, out))?;
+            ready!(Pin::new(&mut self.transport).poll_read(cx, out))?;
         } else {
             // Near the bound only: a limited view costs the zeroing of its memory.
             let mut limited = ReadBuf::new(out.initialize_unfilled_to(room));
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut limited))?;
+            ready!(Pin::new(&mut self.transport).poll_read(cx, &mut limited))?;
             let got = limited.filled().len();
             out.advance(got);
         }
@@ -247,7 +268,7 @@ impl Downstream {
 
     fn poll_write_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.held))?;
+            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.held))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -271,7 +292,7 @@ impl AsyncRead for Downstream {
         if this.awaits_head.load(Ordering::Relaxed) {
             return this.poll_head(cx, out);
         }
-        Pin::new(&mut this.tcp).poll_read(cx, out)
+        Pin::new(&mut this.transport).poll_read(cx, out)
     }
 }
 
@@ -286,7 +307,7 @@ impl AsyncWrite for Downstream {
         this.head_is_next = false;
         while !this.held.is_empty() {
             let both = [IoSlice::new(&this.held), IoSlice::new(data)];
-            let written = ready!(Pin::new(&mut this.tcp).poll_write_vectored(cx, &both))?;
+            let written = ready!(Pin::new(&mut this.transport).poll_write_vectored(cx, &both))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -296,17 +317,19 @@ impl AsyncWrite for Downstream {
                 return Poll::Ready(Ok(written - head));
             }
         }
-        Pin::new(&mut this.tcp).poll_write(cx, data)
+        Pin::new(&mut this.transport).poll_write(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_held(cx)
+        let this = self.get_mut();
+        ready!(this.poll_write_held(cx))?;
+        Pin::new(&mut this.transport).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_write_held(cx))?;
-        Pin::new(&mut this.tcp).poll_shutdown(cx)
+        Pin::new(&mut this.transport).poll_shutdown(cx)
     }
 }
 
@@ -321,7 +344,7 @@ impl Shutdown for Downstream {
 
 impl UniqueID for Downstream {
     fn id(&self) -> UniqueIDType {
-        self.tcp.as_raw_fd()
+        self.transport.as_raw_fd()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::admin::Admin;
 use crate::cache::{Key, Memory};
 use crate::config::EdgeConfig;
 use crate::exchange::Exchange;
-use crate::fact::AddressHash;
+use crate::fact::Addresses;
 use crate::fill::{Fill, RESERVATION_UNIT};
 use crate::listener::Clients;
 use crate::lock::Mutex;
@@ -101,7 +101,7 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Semaphore,
     pub(crate) timelines: Timelines,
     pub(crate) events: Option<Arc<EventLog>>,
-    pub(crate) addresses: AddressHash,
+    pub(crate) addresses: Addresses,
     pub(crate) metrics: Arc<Metrics>,
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
@@ -128,6 +128,7 @@ impl Shared {
         let readings = Readings {
             cache_bytes,
             cache_objects,
+            files: self.memory.files(),
             tickets: self.tickets.len(),
             ticket_misses: self.tickets.misses(),
             revision: snapshot.revision,
@@ -280,7 +281,7 @@ fn build(config: EdgeConfig, document: Arc<SnapshotDoc>, events: Option<Arc<Even
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),
         timelines: Timelines::new(),
         events,
-        addresses: AddressHash::new().map_err(wrong("address hashes"))?,
+        addresses: Addresses::new().map_err(wrong("address hashes"))?,
         metrics,
         tasks,
         ready: AtomicBool::new(false),

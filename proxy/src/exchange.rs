@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, unix_ms};
 
 /// A request's head, whoever parsed it.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,8 @@ impl<'h> From<&'h RequestHeader> for Asked<'h> {
 /// What the steps have found out so far.
 pub(crate) struct Exchange {
     pub(crate) started: Instant,
+    /// The same moment, in milliseconds since the epoch. Clocks are asked once for all steps.
+    pub(crate) started_ms: u64,
     /// Taken once, at the start; every step decides by it.
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) client: Option<IpAddr>,
@@ -62,6 +64,7 @@ impl Exchange {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
             started: Instant::now(),
+            started_ms: unix_ms(),
             snapshot,
             client: None,
             target: None,
@@ -71,6 +74,11 @@ impl Exchange {
             looked: None,
             turn: None,
         }
+    }
+
+    /// When the request's head was read, in seconds since the epoch, as tickets count.
+    pub(crate) fn started_s(&self) -> i64 {
+        i64::try_from(self.started_ms / 1000).unwrap_or(i64::MAX)
     }
 
     /// Milliseconds since the request's head was read.

@@ -15,13 +15,12 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use percent_encoding::percent_decode_str;
 use pingora_http::RequestHeader;
-use segue_events::{AddressHasher, CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
+use segue_events::{AddressHash, AddressHasher, CacheState, DenialDraft, EventLog, FactDraft, Intent, Kind};
 
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, line};
-use crate::snapshot::unix_ms;
 use crate::timeline::Media;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -64,13 +63,14 @@ impl Delivery {
         }
         let _step = tracing::trace_span!("fact").entered();
         let stand_in;
-        let address = exchange.client.map(|client| shared.addresses.hash(client));
+        let address = exchange.client.map(|client| shared.addresses.hash(client, exchange.started_ms));
         let (sid, sub) = match &exchange.grant {
             Some(grant) => (grant.sid.as_str(), grant.claims.sub.as_deref()),
             None => {
                 // Without tickets an address is the nearest thing to a session.
-                let session = exchange.client.map(|client| shared.addresses.session(client));
-                stand_in = format!("anonymous-{}", session.as_deref().unwrap_or("nobody"));
+                let session = exchange.client.map(|client| shared.addresses.session(client, exchange.started_ms));
+                let session = session.as_ref().map_or("nobody", AddressHash::as_str);
+                stand_in = format!("anonymous-{session}");
                 (stand_in.as_str(), None)
             }
         };
@@ -93,7 +93,7 @@ impl Delivery {
             policy: None,
             tags: &[],
             ua: user_agent(asked.headers),
-            ip_hash: address.as_deref(),
+            ip_hash: address.as_ref().map(AddressHash::as_str),
             cmcd: cmcd.as_ref(),
         });
         Self::Noted(intent)
@@ -110,7 +110,7 @@ impl Delivery {
 /// Records a refusal of a listener.
 pub(crate) fn deny(shared: &Shared, exchange: &Exchange, header: &RequestHeader, refusal: &Refusal) {
     let Some(events) = &shared.events else { return };
-    let address = exchange.client.map(|client| shared.addresses.hash(client));
+    let address = exchange.client.map(|client| shared.addresses.hash(client, exchange.started_ms));
     // Never the path carrier, wherever it stands: a refused ticket may be somebody's valid one.
     let path = redacted(exchange.target.as_ref().map_or(line(header).path, |target| target.path.as_str()));
     record_denial(
@@ -122,7 +122,7 @@ pub(crate) fn deny(shared: &Shared, exchange: &Exchange, header: &RequestHeader,
             reason: refusal.reason(),
             status: refusal.status().as_u16(),
             sid: exchange.grant.as_ref().map(|grant| grant.sid.as_str()),
-            ip_hash: address.as_deref(),
+            ip_hash: address.as_ref().map(AddressHash::as_str),
             ua: user_agent(&header.headers),
         },
     );
@@ -164,14 +164,14 @@ fn holds_ticket(segment: &str) -> bool {
 }
 
 /// Keyed hashes of client addresses. The keys are this process's own, so that nobody is told from another beyond it.
-pub(crate) struct AddressHash {
+pub(crate) struct Addresses {
     /// Rotates daily.
     daily: AddressHasher,
     /// Does not: a play that goes on over midnight stays one.
     lasting: AddressHasher,
 }
 
-impl AddressHash {
+impl Addresses {
     /// # Errors
     /// Where the operating system gives no randomness.
     pub(crate) fn new() -> Result<Self, String> {
@@ -182,13 +182,13 @@ impl AddressHash {
     }
 
     /// What facts and denials hold of an address.
-    pub(crate) fn hash(&self, client: IpAddr) -> String {
-        self.daily.hash(client, unix_ms())
+    pub(crate) fn hash(&self, client: IpAddr, now_ms: u64) -> AddressHash {
+        self.daily.hash(client, now_ms)
     }
 
     /// A session's stand-in.
-    fn session(&self, client: IpAddr) -> String {
-        self.lasting.hash(client, unix_ms())
+    fn session(&self, client: IpAddr, now_ms: u64) -> AddressHash {
+        self.lasting.hash(client, now_ms)
     }
 }
 
@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn one_household_is_one_listener() {
-        let addresses = AddressHash::new().unwrap();
+        let addresses = Addresses::new().unwrap();
         let [one, other, v4, mapped] =
             ["2001:db8::1", "2001:db8::2", "192.0.2.1", "::ffff:192.0.2.1"].map(|text| text.parse::<IpAddr>().unwrap());
-        assert_eq!(addresses.hash(one), addresses.hash(other));
-        assert_eq!(addresses.session(v4), addresses.session(mapped));
-        assert_ne!(addresses.session(v4), addresses.hash(v4));
+        assert_eq!(addresses.hash(one, 0), addresses.hash(other, 0));
+        assert_eq!(addresses.session(v4, 0), addresses.session(mapped, 0));
+        assert_ne!(addresses.session(v4, 0), addresses.hash(v4, 0));
     }
 }

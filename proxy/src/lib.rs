@@ -29,6 +29,7 @@ mod service;
 mod snapshot;
 mod ticket;
 mod timeline;
+mod transport;
 mod upstream;
 
 pub use config::{

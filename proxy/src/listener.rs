@@ -27,6 +27,7 @@ use crate::connection::Connection;
 use crate::downstream::Downstream;
 use crate::metrics::Metrics;
 use crate::service::Service;
+use crate::transport::Transport;
 
 /// How long the accept loop rests after an error, so that a lack of file descriptors is not a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -157,7 +158,7 @@ impl Accept {
                     continue;
                 }
             };
-            let stream = Downstream::new(tcp, &self.config, Arc::clone(&self.metrics));
+            let stream = Downstream::new(Transport::Plain(tcp), &self.config, Arc::clone(&self.metrics));
             let proxy = Arc::clone(&self.proxy);
             let connection = Connection { proxy, service: self.service.clone(), closing: Arc::clone(&self.closing) };
             let cut = self.cut.clone();

@@ -82,6 +82,8 @@ pub(crate) struct Metrics {
 pub(crate) struct Readings {
     pub(crate) cache_bytes: u64,
     pub(crate) cache_objects: usize,
+    /// Files of hot bodies: how many, their bytes, and how often one could not be made.
+    pub(crate) files: (usize, u64, u64),
     pub(crate) tickets: usize,
     pub(crate) ticket_misses: u64,
     pub(crate) revision: u64,
@@ -177,6 +179,13 @@ impl Metrics {
             text.family(name, "gauge", help);
             text.sample(name, "", value);
         }
+        let (files, bytes, failed) = readings.files;
+        text.family("segue_cache_files", "gauge", "Hot bodies in memory that are sent without a copy.");
+        text.sample("segue_cache_files", "", files);
+        text.family("segue_cache_files_bytes", "gauge", "Bytes of those, which count to the memory tier.");
+        text.sample("segue_cache_files_bytes", "", bytes);
+        text.family("segue_cache_files_failed_total", "counter", "Hot bodies that could get no file.");
+        text.sample("segue_cache_files_failed_total", "", failed);
         if let Some(events) = events {
             text.family("segue_fact_overflow_total", "counter", "Facts and denials that did not fit, by reason.");
             for (reason, count) in events.overflow().by_reason() {

@@ -17,7 +17,7 @@ use url::form_urlencoded;
 
 use crate::config::TicketConfig;
 use crate::route::{Line, Target};
-use crate::snapshot::{Snapshot, unix_s};
+use crate::snapshot::Snapshot;
 
 /// The cookie's name.
 const COOKIE_NAME: &str = "segue";
@@ -38,10 +38,11 @@ enum Proof<'h> {
     SignedUrl { kid: Cow<'h, str>, exp: Cow<'h, str>, sig: Cow<'h, str> },
 }
 
-/// Decides whether this client may have this object. `None` where tickets are not required and none was shown.
+/// Decides whether this client may have this object at `now` (seconds since the epoch). `None` where tickets are not required and none was shown.
 ///
 /// # Errors
 /// The refusal, with its reason.
+#[allow(clippy::too_many_arguments, reason = "everything that the decision depends on, and nothing else")]
 pub(crate) fn admit(
     config: &TicketConfig,
     verified: &TicketCache,
@@ -50,9 +51,9 @@ pub(crate) fn admit(
     headers: &HeaderMap,
     target: &Target,
     client: Option<IpAddr>,
+    now: i64,
 ) -> Result<Option<Arc<Verified>>, Refusal> {
     let _step = tracing::trace_span!("ticket").entered();
-    let now = unix_s();
     let leeway = i64::try_from(config.leeway.as_secs()).unwrap_or(i64::MAX);
     let keyring = &snapshot.keyring;
     let shown = match proof(line, headers)? {

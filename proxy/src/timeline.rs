@@ -22,7 +22,7 @@ use quick_cache::sync::Cache;
 use segue_signing::CanonicalPath;
 use tracing::Instrument;
 
-use crate::cache::{self, Found, Key, Object};
+use crate::cache::{self, Found, Key, KeyRef, Object};
 use crate::edge::Shared;
 use crate::refusal::Refusal;
 use crate::route::{ObjectKind, Target};
@@ -101,7 +101,7 @@ impl Timelines {
         Self { folders: Cache::with_weighter(items, BYTES_MAX, ByBytes) }
     }
 
-    fn find(&self, key: &Key, path: &str) -> Place {
+    fn find(&self, key: KeyRef<'_>, path: &str) -> Place {
         let (folder, name) = split(path);
         match self.folders.get(&key.sibling(folder)) {
             Some(Folder::Known { segments, .. }) => segments.get(name).copied().map_or(Place::Absent, Place::Known),
@@ -153,7 +153,7 @@ impl Timeline {
 
     /// The place of `target`, if it can be known without asking anybody. `Some(None)`: it cannot be known at all, or
     /// there is no fact that would tell it.
-    pub(crate) fn known(shared: &Shared, method: &Method, key: &Key, target: &Target) -> Option<Option<Media>> {
+    pub(crate) fn known(shared: &Shared, method: &Method, key: KeyRef<'_>, target: &Target) -> Option<Option<Media>> {
         if target.kind != ObjectKind::Segment || shared.events.is_none() || *method != Method::GET {
             return Some(None);
         }
@@ -197,7 +197,7 @@ impl Timeline {
 /// `None`: no playlist names the segment.
 async fn search(shared: &Arc<Shared>, key: &Key, target: &Target) -> Result<Option<Media>, Refusal> {
     let path = target.path.as_str();
-    let known = || match shared.timelines.find(key, path) {
+    let known = || match shared.timelines.find(key.borrowed(), path) {
         Place::Known(media) => Some(media),
         Place::Absent | Place::Unknown => None,
     };
@@ -228,7 +228,7 @@ async fn playlist(
 ) -> Result<Option<Arc<Object>>, Refusal> {
     let Some(target) = target.sibling(path) else { return Ok(None) };
     let key = key.sibling(target.path.as_str());
-    let found = match cache::fresh(shared, &key) {
+    let found = match cache::fresh(shared, key.borrowed(), Instant::now()) {
         Some(found) => found,
         None => cache::filled(shared, key.clone(), &target, None).await,
     };

@@ -14,7 +14,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::RequestHeader;
 use url::form_urlencoded;
 
-use crate::cache;
+use crate::cache::{self, Key};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::origin::Origin;
@@ -95,7 +95,7 @@ pub(crate) fn invalidate(shared: &Shared, exchange: &Exchange) {
     if let Some(target) = &exchange.target {
         let mut fills = shared.fills.lock();
         for query in [exchange.query.as_deref(), None] {
-            let key = cache::key(shared, &exchange.snapshot, target, query);
+            let key = Key::from(cache::key(shared, &exchange.snapshot, target, query));
             // A fill that runs may bring what was there before.
             if let Some(fill) = fills.remove(&key) {
                 fill.outdate();

@@ -1,6 +1,6 @@
 //! The memory tier: objects by key, bounded in bytes.
 //!
-//! Invariants: the weight of all entries stays under the configured bytes; an object is whole and verified before it
+//! Invariants: the weight of all entries, with the files of hot bodies, stays under the configured bytes; an object is whole and verified before it
 //! comes here. Admission is S3-FIFO-like (`quick_cache`): a scan of cold tracks does not flush the hot ones.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::{Key, Object};
+use super::{Key, KeyRef, MemFile, MemFiles, Object};
 use crate::config::CacheConfig;
 
 /// Keys that are known not to be for the cache (too large, private): so many are remembered.
@@ -47,6 +47,7 @@ impl Weighter<Key, Stored> for ByBytes {
 /// See the module.
 pub(crate) struct Memory {
     objects: Cache<Key, Stored, ByBytes>,
+    files: MemFiles,
     passes: Cache<Key, Instant>,
     unrenewed: Cache<Key, Instant>,
 }
@@ -55,23 +56,25 @@ impl Memory {
     /// # Errors
     /// Where the bounds make no cache.
     pub(crate) fn new(config: &CacheConfig) -> Result<Self, String> {
+        let files = MemFiles::new(config.memory);
+        let objects = config.memory - files.bytes();
         // An entry larger than a shard's share would not be kept: few shards where objects are large.
         let largest = config.max_object.saturating_mul(2).max(1);
-        let shards = (config.memory / largest).clamp(1, 16);
+        let shards = (objects / largest).clamp(1, 16);
         let options = OptionsBuilder::new()
-            .weight_capacity(config.memory)
-            .estimated_items_capacity(usize::try_from(config.memory / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(64))
+            .weight_capacity(objects)
+            .estimated_items_capacity(usize::try_from(objects / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(64))
             .shards(usize::try_from(shards).unwrap_or(1))
             .build()
             .map_err(|error| format!("the cache cannot be built from its bounds: {error:?}"))?;
         let hasher = quick_cache::DefaultHashBuilder::default();
         let lifecycle = quick_cache::sync::DefaultLifecycle::default();
         let objects = Cache::with_options(options, ByBytes, hasher, lifecycle);
-        Ok(Self { objects, passes: Cache::new(PASSES_MAX), unrenewed: Cache::new(PASSES_MAX) })
+        Ok(Self { objects, files, passes: Cache::new(PASSES_MAX), unrenewed: Cache::new(PASSES_MAX) })
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<Stored> {
-        self.objects.get(key)
+    pub(crate) fn get(&self, key: KeyRef<'_>) -> Option<Stored> {
+        self.objects.get(&key)
     }
 
     pub(crate) fn put(&self, key: Key, stored: Stored) {
@@ -99,6 +102,16 @@ impl Memory {
     /// Whether the object of `key` should be asked for again only later.
     pub(crate) fn rests(&self, key: &Key) -> bool {
         self.unrenewed.get(key).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The body of a hit as a file, where it has one.
+    pub(crate) fn file(&self, object: &Object) -> Option<Arc<MemFile>> {
+        self.files.of(object)
+    }
+
+    /// Files of hot bodies: how many, their bytes, and how often one could not be made.
+    pub(crate) fn files(&self) -> (usize, u64, u64) {
+        self.files.usage()
     }
 
     /// Bytes and entries.

@@ -1,6 +1,7 @@
 //! An object as it is kept and told of.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use http::header::{
 };
 use pingora_http::ResponseHeader;
 
+use super::memfile;
 use crate::config::CacheConfig;
 use crate::route::{ObjectKind, Target, content_type};
 use crate::timeline::Media;
@@ -40,6 +42,10 @@ pub(crate) struct Object {
     pub(crate) body: Bytes,
     /// When its head came.
     pub(crate) since: Instant,
+    /// No other object of this process has it.
+    pub(crate) number: u64,
+    /// Hits that copied the body.
+    pub(crate) hits: AtomicU32,
     /// Its place in the track, once it is known.
     pub(crate) media: OnceLock<Media>,
     /// The lines of its head that are the same in every whole answer from memory, once there was one.
@@ -137,13 +143,30 @@ fn is_entity_tag(value: &[u8]) -> bool {
 
 impl Object {
     pub(crate) fn new(meta: Meta, body: Bytes, since: Instant) -> Self {
-        Self { meta, body, since, media: OnceLock::new(), head: OnceLock::new() }
+        let (number, hits) = (memfile::number(), AtomicU32::new(0));
+        Self { meta, body, since, number, hits, media: OnceLock::new(), head: OnceLock::new() }
     }
 
     /// The same bytes under a newer head, after the origin said that they have not changed.
     pub(crate) fn renewed(&self, meta: Meta, since: Instant) -> Self {
         let meta = Meta { length: Some(self.body.len() as u64), ..meta };
         Self { media: self.media.clone(), ..Self::new(meta, self.body.clone(), since) }
+    }
+
+    /// An object of these bytes and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(body: Bytes) -> Self {
+        let meta = Meta {
+            length: Some(body.len() as u64),
+            etag: None,
+            last_modified: None,
+            content_type: HeaderValue::from_static("audio/mp4"),
+            content_encoding: None,
+            cache_control: HeaderValue::from_static("private"),
+            fresh_for: Duration::from_secs(60),
+            initial_age: Duration::ZERO,
+        };
+        Self::new(meta, body, Instant::now())
     }
 
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {

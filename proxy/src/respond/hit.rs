@@ -7,7 +7,8 @@
 //! On failure: what is not one part, or whose place in the track has to be asked for, is left to [`super::send`].
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -15,7 +16,7 @@ use segue_events::CacheState;
 
 use super::source::PART_MAX;
 use super::{Plan, head, place, plan_for};
-use crate::cache::{Found, Object};
+use crate::cache::{Found, MemFile, Object};
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
 use crate::fact::{Delivered, Delivery};
@@ -24,14 +25,28 @@ use crate::service::Looked;
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
 const DATE_BYTES: usize = 29;
 
+/// Parts of an object below this size are copied, also where the object has a file.
+const FILE_MIN: usize = 16 * 1024;
+
 thread_local! {
     /// The second of the last date, and the date.
     static DATE: Cell<(u64, [u8; DATE_BYTES])> = const { Cell::new((u64::MAX, [0; DATE_BYTES])) };
 }
 
+/// What the answer has to know of its connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// Whether it goes on after the answer.
+    pub(crate) keep_alive: bool,
+    /// Whether a file costs it less than bytes.
+    pub(crate) sends_files: bool,
+}
+
 /// An answer whose head is written down and whose body is at hand.
 pub(crate) struct Hit {
     pub(crate) body: Bytes,
+    /// The same bytes as a part of a file, for connections that take those: the file and where the part begins.
+    pub(crate) file: Option<(Arc<MemFile>, u64)>,
     status: u16,
     state: CacheState,
     fact: Delivery,
@@ -44,7 +59,7 @@ impl Hit {
         exchange: &Exchange,
         asked: Asked<'_>,
         looked: &Looked,
-        keep_alive: bool,
+        connection: Way,
         out: &mut Vec<u8>,
     ) -> Option<Self> {
         let Some(Ok(Found::Memory(object, state))) = &looked.fresh else { return None };
@@ -61,7 +76,10 @@ impl Hit {
             None => Bytes::new(),
         };
         let _step = tracing::trace_span!("respond").entered();
-        write_head(out, object, length, &plan, *state, keep_alive);
+        let first = window.map_or(0, |window| window.first);
+        let file = (connection.sends_files && body.len() >= FILE_MIN).then(|| shared.memory.file(object)).flatten();
+        let file = file.map(|file| (file, first));
+        write_head(out, exchange, object, length, &plan, *state, connection.keep_alive);
         let range = plan.window.filter(|_| plan.status == StatusCode::PARTIAL_CONTENT);
         let delivered = Delivered {
             status: plan.status.as_u16(),
@@ -72,7 +90,7 @@ impl Hit {
             ttfb_ms: exchange.elapsed_ms(),
         };
         let fact = Delivery::note(shared, exchange, asked, delivered);
-        Some(Self { body, status: delivered.status, state: *state, fact })
+        Some(Self { body, file, status: delivered.status, state: *state, fact })
     }
 
     /// Settles the fact and counts the answer. `sent`: bytes of the body that the kernel took.
@@ -87,7 +105,15 @@ impl Hit {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, state: CacheState, keep_alive: bool) {
+fn write_head(
+    out: &mut Vec<u8>,
+    exchange: &Exchange,
+    object: &Object,
+    length: u64,
+    plan: &Plan,
+    state: CacheState,
+    keep_alive: bool,
+) {
     out.extend_from_slice(match plan.status {
         StatusCode::PARTIAL_CONTENT => b"HTTP/1.1 206 Partial Content\r\n".as_slice(),
         StatusCode::NOT_MODIFIED => b"HTTP/1.1 304 Not Modified\r\n",
@@ -105,18 +131,17 @@ fn write_head(out: &mut Vec<u8>, object: &Object, length: u64, plan: &Plan, stat
     }
     if state != CacheState::Miss {
         out.extend_from_slice(b"Age: ");
-        out.extend_from_slice(itoa::Buffer::new().format(object.age(Instant::now())).as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(object.age(exchange.started)).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date());
+    out.extend_from_slice(&date(exchange.started_ms / 1000));
     let rest: &[u8] = if keep_alive { b"\r\nConnection: keep-alive\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" };
     out.extend_from_slice(rest);
 }
 
-/// Now, formatted once a second on each thread.
-fn date() -> [u8; DATE_BYTES] {
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+/// A second since the epoch, formatted once on each thread.
+fn date(second: u64) -> [u8; DATE_BYTES] {
     let (known, text) = DATE.get();
     if known == second {
         return text;
