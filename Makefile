@@ -29,7 +29,8 @@ FUZZ_TOOLCHAIN := nightly
 # Debian packages: to build, to run the demo, to run the tests.
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl
+POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl $(POLICY_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 
 .PHONY: help
@@ -73,6 +74,11 @@ console-test: console
 tools:
 	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+
+.PHONY: policies
+policies: ## Build the ready-made policies (target/policies/<name>.wasm)
+	@deploy/debian-packages $(POLICY_PACKAGES)
+	CARGO_TARGET_DIR=$(TARGET) policies/build
 
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md

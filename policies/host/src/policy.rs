@@ -1,0 +1,297 @@
+//! A compiled policy, and one that has its configuration and is ready to be asked.
+//!
+//! Invariants: an instance runs one call at a time; after a trap of any sort it is never used again; it is replaced after
+//! a number of calls, and after its memory has grown; the instances of a policy end with it. As many calls run at a
+//! time as [`crate::Bounds::instances`] says; more wait for their turn, which is bounded by the time of a call.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bounds::{Bounds, FIELDS, TICK};
+use crate::breaker::Breaker;
+use crate::check::{Checked, World};
+use crate::contract::access::Access;
+use crate::contract::scheme::TicketScheme;
+use crate::engine::{Code, Ticker};
+use crate::failure::Failure;
+use crate::lent;
+use crate::request::{Field, RequestView};
+use crate::services::Services;
+use crate::state::State;
+
+/// Compiled code. Cheap to clone.
+#[derive(Clone)]
+pub struct Policy {
+    pub(crate) checked: Checked,
+    pub(crate) code: Code,
+    pub(crate) bounds: Arc<Bounds>,
+    /// Held, not read: the clock must run as long as anything that it may have to stop.
+    #[allow(dead_code)]
+    pub(crate) ticker: Arc<Ticker>,
+}
+
+impl Policy {
+    /// What was found out about the file.
+    #[must_use]
+    pub fn checked(&self) -> &Checked {
+        &self.checked
+    }
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.checked.fmt(f)
+    }
+}
+
+/// What a call of one policy was like, for metrics: read, never reset.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Calls that began.
+    pub calls: AtomicU64,
+    /// Instances that were made.
+    pub instances: AtomicU64,
+    /// Calls that waited for an instance: more threads than [`crate::Bounds::instances`].
+    pub waits: AtomicU64,
+    /// Failures, in the order of [`Failure::KINDS`].
+    pub failures: [AtomicU64; Failure::KINDS.len()],
+}
+
+/// The exported functions of one instance.
+pub(crate) enum Exports {
+    Access(Access),
+    Scheme(TicketScheme),
+}
+
+/// One instance, configured.
+pub(crate) struct Live {
+    pub(crate) store: Store<State>,
+    pub(crate) exports: Exports,
+    pub(crate) fields: Arc<[Field]>,
+    /// The fields of a call, in memory that is used again.
+    pub(crate) text: String,
+    /// What its calls are bounded by at present.
+    time: Duration,
+    calls: u32,
+    /// Memory after `configure`.
+    memory: usize,
+}
+
+/// A policy with its configuration, and its instances.
+pub(crate) struct Ready {
+    policy: Policy,
+    pub(crate) label: Arc<str>,
+    config: String,
+    services: Arc<Services>,
+    slots: Box<[Mutex<Option<Box<Live>>>]>,
+    breaker: Breaker,
+    counters: Counters,
+}
+
+impl Ready {
+    /// Makes the first instance, so that a configuration that is refused is refused here and not at a request.
+    pub(crate) fn new(policy: Policy, label: &str, config: String, services: Arc<Services>) -> Result<Self, Failure> {
+        let bounds = &policy.bounds;
+        let slots = (0..bounds.instances.max(1)).map(|_| Mutex::new(None)).collect();
+        let breaker = Breaker::new(bounds.failures, bounds.rest);
+        let ready =
+            Self { label: label.into(), config, services, slots, breaker, counters: Counters::default(), policy };
+        let live = ready.instance()?;
+        ready.keep(live);
+        Ok(ready)
+    }
+
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.policy.bounds
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn rests(&self) -> bool {
+        self.breaker.rests()
+    }
+
+    /// Runs `call` on an instance of this thread, for about `time`.
+    pub(crate) fn run<R>(
+        &self,
+        time: Duration,
+        request: Option<&RequestView<'_>>,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
+    ) -> Result<R, Failure> {
+        if !self.breaker.admits() {
+            return Err(self.count(Failure::Resting));
+        }
+        self.counters.calls.fetch_add(1, Relaxed);
+        let answer = self.attempt(time, request, call);
+        match answer {
+            Ok(answer) => {
+                self.breaker.worked();
+                Ok(answer)
+            }
+            Err(failure) => {
+                if self.breaker.failed() {
+                    tracing::warn!(policy = &*self.label, %failure, "a policy rests: it failed too often in a row");
+                }
+                Err(self.count(failure))
+            }
+        }
+    }
+
+    fn attempt<R>(
+        &self,
+        time: Duration,
+        request: Option<&RequestView<'_>>,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
+    ) -> Result<R, Failure> {
+        let mut slot = self.slot();
+        // Taken out: a panic of the host leaves an empty slot, and not an instance in the middle of something.
+        let mut live = match slot.take() {
+            Some(live) => live,
+            None => self.instance()?,
+        };
+        live.calls += 1;
+        live.store.data_mut().begin();
+        if live.time != time {
+            live.time = time;
+            bound(&mut live.store, time);
+        }
+        live.store.set_epoch_deadline(ticks(time));
+        let outcome = match request {
+            Some(request) => lent::lend(request, || call(&mut live)),
+            None => call(&mut live),
+        };
+        match outcome {
+            Ok(answer) => {
+                if self.is_fresh(&live) {
+                    *slot = Some(live);
+                }
+                answer
+            }
+            Err(error) => Err(Failure::of(&error, live.store.data().starved)),
+        }
+    }
+
+    fn is_fresh(&self, live: &Live) -> bool {
+        let bounds = &self.policy.bounds;
+        live.calls < bounds.calls && live.store.data().memory <= live.memory.saturating_add(bounds.growth)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Box<Live>>> {
+        let count = self.slots.len();
+        let own = ordinal() % count;
+        for place in own..own + count {
+            let Some(slot) = self.slots.get(place % count) else { continue };
+            match slot.try_lock() {
+                Ok(slot) => return slot,
+                Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        self.counters.waits.fetch_add(1, Relaxed);
+        // `own` is within the slots, of which there is at least one.
+        self.slots[own].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, live: Box<Live>) {
+        *self.slot() = Some(live);
+    }
+
+    fn count(&self, failure: Failure) -> Failure {
+        let place = Failure::KINDS.iter().position(|kind| *kind == failure.kind());
+        if let Some(counter) = place.and_then(|place| self.counters.failures.get(place)) {
+            counter.fetch_add(1, Relaxed);
+        }
+        failure
+    }
+
+    /// A fresh instance, configured.
+    fn instance(&self) -> Result<Box<Live>, Failure> {
+        self.counters.instances.fetch_add(1, Relaxed);
+        let bounds = &*self.policy.bounds;
+        let secrets = self.policy.checked.world == World::TicketScheme;
+        let state = State::new(Arc::clone(&self.label), Arc::clone(&self.services), secrets, bounds);
+        let mut store = match &self.policy.code {
+            Code::Access(code) => Store::new(code.engine(), state),
+            Code::Scheme(code) => Store::new(code.engine(), state),
+        };
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(bounds.output);
+        bound(&mut store, bounds.configure);
+        store.set_epoch_deadline(ticks(bounds.configure));
+        let configured = self.configure(&mut store);
+        let (exports, fields) = configured.map_err(|error| Failure::of(&error, store.data().starved))?;
+        let fields = fields.map_err(Failure::Configuration)?;
+        let memory = store.data().memory;
+        Ok(Box::new(Live {
+            store,
+            exports,
+            fields: fields.into(),
+            text: String::new(),
+            time: bounds.configure,
+            calls: 0,
+            memory,
+        }))
+    }
+
+    fn configure(&self, store: &mut Store<State>) -> wasmtime::Result<(Exports, Result<Vec<Field>, String>)> {
+        match &self.policy.code {
+            Code::Access(code) => {
+                let access = code.instantiate(&mut *store)?;
+                let names = access.call_configure(&mut *store, &self.config)?;
+                Ok((Exports::Access(access), names.and_then(|names| fields(&names))))
+            }
+            Code::Scheme(code) => {
+                let scheme = code.instantiate(&mut *store)?;
+                let answer = scheme.call_configure(&mut *store, &self.config)?;
+                Ok((Exports::Scheme(scheme), answer.map(|()| Vec::new())))
+            }
+        }
+    }
+}
+
+fn fields(names: &[String]) -> Result<Vec<Field>, String> {
+    if names.len() > FIELDS {
+        return Err(format!("asks for {} fields; at most {FIELDS} are given", names.len()));
+    }
+    names
+        .iter()
+        .map(|name| Field::parse(name).ok_or_else(|| format!("asks for the field {name:?}, which there is not")))
+        .collect()
+}
+
+/// Ends a call that has used up `time`; one that only waited for a processor goes on. So a call ends after once to twice its time.
+fn bound(store: &mut Store<State>, time: Duration) {
+    store.epoch_deadline_callback(move |mut context| {
+        let overran = context.data_mut().overran(time);
+        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(time)) })
+    });
+}
+
+fn ticks(time: Duration) -> u64 {
+    // One more, since the tick that runs is already partly over.
+    u64::try_from(time.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2) + 1
+}
+
+/// Numbers the threads, so that each has a slot of its own while there are enough.
+fn ordinal() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    OWN.with(|own| {
+        if own.get() == usize::MAX {
+            own.set(NEXT.fetch_add(1, Relaxed));
+        }
+        own.get()
+    })
+}
