@@ -123,7 +123,7 @@ fn show(explanation: &Explanation, as_json: bool) -> anyhow::Result<()> {
     }
     match (explanation.status, &explanation.reason, &explanation.message) {
         (Some(status), Some(reason), Some(message)) => say(format_args!("=> {status} {reason}: {message}")),
-        _ => say("=> it is served"),
+        _ => say("=> no step refuses it"),
     }
 }
 
