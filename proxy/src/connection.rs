@@ -101,9 +101,8 @@ struct Waits {
 
 impl Connection {
     /// Serves the client to the end of its connection.
-    pub(crate) async fn serve(self, stream: Downstream) {
+    pub(crate) async fn serve(self, mut stream: Box<Downstream>) {
         let config = self.service.shared().config.connections.clone();
-        let mut stream = Box::new(stream);
         if stream.speaks_http2() {
             return Box::pin(self.http2(stream)).await;
         }

@@ -73,7 +73,7 @@ pub(crate) struct Downstream {
     /// that nothing of the next request is left behind in it.
     lent: usize,
     /// What the connection has found out about the request that it leaves to Pingora.
-    prepared: Mutex<Option<Exchange>>,
+    prepared: Mutex<Option<Box<Exchange>>>,
 }
 
 impl fmt::Debug for Downstream {
@@ -150,12 +150,12 @@ impl Downstream {
     pub(crate) fn lend(&mut self, bytes: BytesMut, lent: usize, prepared: Option<Exchange>) {
         self.lent = lent.min(bytes.len());
         self.unread = bytes;
-        *self.prepared.lock() = prepared;
+        *self.prepared.lock() = prepared.map(Box::new);
     }
 
     /// What [`Downstream::lend`] was given, once.
     pub(crate) fn take_prepared(&self) -> Option<Exchange> {
-        self.prepared.lock().take()
+        self.prepared.lock().take().map(|prepared| *prepared)
     }
 
     /// Writes head and body of an answer in one call, past the held head of Pingora's answers.

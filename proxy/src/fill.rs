@@ -33,7 +33,7 @@ use crate::refusal::{OriginFailure, Refusal};
 use crate::route::{ObjectKind, Target};
 use crate::timeline::Timeline;
 
-mod stored;
+pub(crate) mod stored;
 mod told;
 
 /// Reservations are counted in units of this many bytes.

@@ -94,6 +94,20 @@ async fn an_error_document_under_200_is_no_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_document_is_no_large_object_either() {
+    let (house, origin) = bucket(|config| config.cache.max_object = 1_000).await;
+    let file = versioned("a/whole.m4a");
+    origin.put(&key(&file), Behaviour::Serve(pattern(5_000)));
+    assert_eq!(house.get(&file).await.body, pattern(5_000));
+    let error = "<?xml version=\"1.0\"?><Error><Code>SlowDown</Code></Error>";
+    origin.put(&key(&file), reply("Content-Type: application/xml\r\n", error));
+    let answer = house.get(&file).await;
+    assert_eq!((answer.status, answer.reason().as_str()), (502, "origin-not-an-object"));
+    origin.put(&key(&file), Behaviour::Serve(pattern(5_000)));
+    assert_eq!(house.get(&file).await.body, pattern(5_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_coding_is_told_and_that_of_the_upload_is_not() {
     let (house, origin) = bucket(|_| {}).await;
     origin.put(&key("a.json"), reply("Content-Encoding: gzip,aws-chunked\r\n", "zipped"));

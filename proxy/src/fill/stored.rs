@@ -42,7 +42,7 @@ impl Job {
             StatusCode::OK => {}
             _ => return Err(OriginFailure::NotAnObject.into()),
         }
-        if self.is_error_document(head.headers.get(CONTENT_TYPE)) {
+        if is_error_document(&self.target, head.headers.get(CONTENT_TYPE)) {
             tracing::warn!(origin = self.origin.name, key = self.object_key, "an error document came under status 200");
             return Err(OriginFailure::NotAnObject.into());
         }
@@ -58,16 +58,15 @@ impl Job {
         }
         self.bring(meta, body, since, checks, key).await
     }
+}
 
-    /// S3 servers and gateways in front of them have answered errors with status 200.
-    fn is_error_document(&self, declared: Option<&HeaderValue>) -> bool {
-        let declared = declared.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_document = declared.starts_with("application/xml")
-            || declared.starts_with("text/xml")
-            || declared.starts_with("text/html");
-        let expected = content_type(self.target.file());
-        self.origin.is_s3() && is_document && expected != "application/octet-stream"
-    }
+/// Whether what S3 declares is an error's document and not the object: S3 servers and gateways in front of them have
+/// answered errors with status 200.
+pub(crate) fn is_error_document(target: &Target, declared: Option<&HeaderValue>) -> bool {
+    let declared = declared.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_document =
+        ["application/xml", "text/xml", "text/html"].iter().any(|document| declared.starts_with(document));
+    is_document && content_type(target.file()) != "application/octet-stream"
 }
 
 /// Whether an XML document in place of this object's bytes would be an error's: what HLS plays is none.

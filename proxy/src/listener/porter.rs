@@ -61,7 +61,8 @@ impl Porter {
                 Err(_counted) => return,
             },
         };
-        let mut stream = Downstream::new(transport, client, &shared.config.connections, Arc::clone(&shared.metrics));
+        let stream = Downstream::new(transport, client, &shared.config.connections, Arc::clone(&shared.metrics));
+        let mut stream = Box::new(stream);
         if !early.is_empty() {
             stream.put_unread(early);
         }

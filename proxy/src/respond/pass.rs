@@ -23,9 +23,10 @@ use crate::cache::{self, Forward, How};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::fact::{Delivered, Delivery};
+use crate::fill::stored::is_error_document;
 use crate::hop;
 use crate::origin::{OriginAnswer, OriginBody, Want};
-use crate::refusal::Refusal;
+use crate::refusal::{OriginFailure, Refusal};
 use crate::route::{Target, content_type};
 use crate::timeline::Media;
 use crate::upstream;
@@ -73,6 +74,10 @@ pub(super) async fn on(
             let total = answer.head.headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
             let total = total.and_then(|value| value.rsplit_once('/')?.1.parse().ok());
             Some(Refusal::RangeNotSatisfiable(total.unwrap_or(0)))
+        }
+        status if is_s3 && status.is_success() && is_error_document(target, answer.head.headers.get(CONTENT_TYPE)) => {
+            tracing::warn!(path = target.path.as_str(), %status, "an error document came in place of an object");
+            Some(OriginFailure::NotAnObject.into())
         }
         _ => None,
     };
