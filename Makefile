@@ -54,7 +54,7 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts lint console-test build ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts lint console-test ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
 	cargo nextest run --release --locked --workspace
