@@ -118,8 +118,13 @@ fn body(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn tier(answer: &Answer) -> &str {
-    answer.header("cache-status").unwrap_or_default()
+/// The tier that answered; how long the object stays fresh is the clock's word.
+fn tier(answer: &Answer) -> &'static str {
+    match answer.cache_status().as_str() {
+        "segue; hit; detail=disk" => DISK,
+        "segue; hit; detail=memory" => MEMORY,
+        _ => "neither",
+    }
 }
 
 const DISK: &str = "segue; hit; detail=disk";

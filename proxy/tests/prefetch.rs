@@ -85,7 +85,7 @@ async fn a_playlist_draws_its_opening_and_a_segment_the_next_ones_never_past_the
     until_running(&house, 0).await;
     assert_eq!(counts(&house).await, [3, 0, 0, 0]);
     let hit = house.get(&segment(0)).await;
-    assert_eq!((hit.header("cache-status"), &hit.body), (Some("segue; hit; detail=memory"), &pattern(10_000)));
+    assert!(hit.cache_status() == "segue; hit; detail=memory" && hit.body == pattern(10_000), "{}", hit.head);
     until("the next one", async || asked(&house) == [1, 1, 1, 1, 0, 0]).await;
     until_running(&house, 0).await;
     assert_eq!(counts(&house).await, [4, 1, 0, 0]);
@@ -117,7 +117,7 @@ async fn who_asks_for_what_is_on_its_way_joins_it() {
         .send(format!("GET /p/{}/hls/{TRACK}/{} HTTP/1.1\r\nHost: edge\r\n\r\n", ticket(), segment(1)).as_bytes())
         .await;
     let head = client.head().await;
-    assert!(head.contains("segue; fwd=miss; collapsed"), "{head}");
+    assert!(head.contains("segue; fwd=miss;") && head.contains("; collapsed"), "{head}");
     assert_eq!(counts(&house).await[1], 1);
     gate.notify_one();
     assert_eq!(client.body(10_001).await, (pattern(10_001), true));

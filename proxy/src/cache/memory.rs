@@ -18,6 +18,8 @@ const PASSES_MAX: usize = 8192;
 const PASSES_FOR: Duration = Duration::from_secs(60);
 /// How long an object that could not be renewed is served without asking again, where it may be served at all.
 const RENEWAL_REST: Duration = Duration::from_secs(3);
+/// The share of the tier for what was asked for more than once.
+const HOT_SHARE: f64 = 0.9;
 /// An expected size, to size the tables; segments of 6 s at 128 kbit/s are 96 KB.
 const TYPICAL_OBJECT: u64 = 48 * 1024;
 
@@ -68,6 +70,8 @@ impl Memory {
             .weight_capacity(objects)
             .estimated_items_capacity(usize::try_from(objects / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(64))
             .shards(usize::try_from(shards).unwrap_or(1))
+            // The rest is where newcomers prove themselves: it must have room for some segments in each shard.
+            .hot_allocation(HOT_SHARE)
             .build()
             .map_err(|error| format!("the cache cannot be built from its bounds: {error:?}"))?;
         let hasher = quick_cache::DefaultHashBuilder::default();

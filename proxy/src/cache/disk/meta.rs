@@ -76,7 +76,6 @@ pub(super) fn encode(meta: &Meta, since_ms: u64, out: &mut Vec<u8>) {
     field(tag::CACHE_CONTROL, cache_control.as_bytes());
     field(tag::FRESH_FOR, &millis(*fresh_for).to_le_bytes());
     field(tag::INITIAL_AGE, &millis(*initial_age).to_le_bytes());
-    field(tag::SINCE, &since_ms.to_le_bytes());
     if let Some(policy) = http {
         // Objects with variants, or with lines for one client, do not come here.
         let Policy {
@@ -100,6 +99,8 @@ pub(super) fn encode(meta: &Meta, since_ms: u64, out: &mut Vec<u8>) {
             field(tag::LINE, &[name.as_str().as_bytes(), b":", value.as_bytes()].concat());
         }
     }
+    // The last one, without which nothing is read: a record that is cut between two fields is no shorter record.
+    field(tag::SINCE, &since_ms.to_le_bytes());
 }
 
 /// Reads an HTTP origin's policy, its lines apart.
