@@ -26,12 +26,13 @@ FUZZ_VERSION := 0.13.2
 # The compiler that fuzz targets need for their coverage.
 FUZZ_TOOLCHAIN := nightly
 
-# Debian packages: to build, to run the demo, to run the tests.
+# Debian packages: to build, to run the demo, to run the tests, to measure, to fuzz.
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
 TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl $(POLICY_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
+FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
 .PHONY: help
 help: ## Say what there is to make
@@ -98,6 +99,7 @@ fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)
 fuzz-planted: fuzz-tools ## Show that every fuzz target finds a bug planted for it
 	fuzz/prove $(PLANTED_SECONDS)
 fuzz-tools:
+	@deploy/debian-packages $(FUZZ_PACKAGES)
 	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
 

@@ -3,10 +3,15 @@
 //! Invariants: nothing here decides anything; each function passes on to the parser that the edge runs, and turns its
 //! answer into plain values. Built with the feature `fuzzing` alone.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 use segue_signing::CanonicalPath;
 
+use crate::client::preamble;
+use crate::config::ProxyProtocol;
 use crate::connection::head;
+use crate::playlist::rewrite::{RewriteError, Rewriter};
 use crate::respond::range::{self, Selected};
 use crate::timeline::playlist;
 
@@ -87,4 +92,52 @@ pub fn segments(path: &str, text: &str) -> Vec<(CanonicalPath, u64, u64)> {
 /// The media playlists that a master playlist at `path` names.
 pub fn renditions(path: &str, text: &str) -> Vec<CanonicalPath> {
     playlist::renditions(path, text)
+}
+
+/// What the rewriter is to do.
+pub use crate::playlist::rewrite::Way as Rewriting;
+
+/// Rewrites a playlist that comes in these pieces; the reason word where it cannot be.
+///
+/// # Errors
+/// The reason word.
+pub fn rewrite(way: Rewriting<'_>, host: Option<&str>, pieces: &[&[u8]]) -> Result<Vec<u8>, &'static str> {
+    let mut rewriter = Rewriter::new(way, host);
+    let mut out = Vec::new();
+    for piece in pieces {
+        rewriter.push(piece, &mut out).map_err(RewriteError::kind)?;
+    }
+    rewriter.finish(&mut out).map_err(RewriteError::kind)?;
+    Ok(out)
+}
+
+/// What stands at the front of a connection from a balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preamble {
+    /// Not yet a whole header.
+    Partial,
+    /// A header, and whom it names.
+    Whole {
+        /// Its bytes.
+        length: usize,
+        /// The client.
+        client: Option<IpAddr>,
+    },
+    /// No header.
+    Wrong,
+}
+
+/// Reads a header of the PROXY protocol in the versions that are expected.
+pub fn preamble(bytes: &[u8], text: bool, binary: bool) -> Preamble {
+    let expected = match (text, binary) {
+        (true, true) => ProxyProtocol::Any,
+        (true, false) => ProxyProtocol::V1,
+        (false, true) => ProxyProtocol::V2,
+        (false, false) => ProxyProtocol::Off,
+    };
+    match preamble::parse(bytes, expected) {
+        preamble::Parsed::Partial => Preamble::Partial,
+        preamble::Parsed::Whole { length, client } => Preamble::Whole { length, client },
+        preamble::Parsed::Wrong => Preamble::Wrong,
+    }
 }
