@@ -347,8 +347,7 @@ async fn ask_until_killed(addr: SocketAddr, mut state: u64) -> (u64, u64) {
     let (mut whole, mut from_disk) = (0, 0);
     let ticket = ticket();
     while let Ok(stream) = tokio::net::TcpStream::connect(addr).await {
-        drop(stream);
-        let mut client = Client::connect(addr).await;
+        let mut client = Client::over(stream);
         loop {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             // Half of the requests go to a tenth of the objects.
