@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, StatusCode};
-use segue_proxy::{RouteConfig, TlsConfig};
-use support::tls::{Pair, Trust};
-use support::{Behaviour, House, TRACK, house_with, pattern, ticket, versioned, with_admin};
+use segue_proxy::RouteConfig;
+use support::tls::{Pair, Secured, Trust, secured, secured_with};
+use support::{Behaviour, House, TRACK, house_with, pattern, ticket, versioned};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -83,26 +83,9 @@ fn target(file: &str) -> String {
     format!("/p/{}/hls/{TRACK}/{file}", ticket())
 }
 
-async fn secured() -> (House, Pair, tempfile::TempDir) {
-    secured_with(|_| {}).await
-}
-
-async fn secured_with(change: impl FnOnce(&mut segue_proxy::EdgeConfig)) -> (House, Pair, tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    let pair = Pair::new(&["edge.example"]);
-    let files = pair.write(dir.path(), "edge");
-    let house = house_with(|config| {
-        with_admin(config);
-        config.tls = Some(TlsConfig::new(files));
-        change(config);
-    })
-    .await;
-    (house, pair, dir)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn many_streams_of_one_connection_are_answered_side_by_side() {
-    let (house, pair, _dir) = secured().await;
+    let Secured { house, pair, dir: _dir } = secured().await;
     let sizes: Vec<usize> = (0..24).map(|n| 500 + n * n * 1_700).collect();
     for size in &sizes {
         house.origin.track(&versioned(&format!("a128/seg-{size}.m4s")), Behaviour::Serve(pattern(*size)));
@@ -127,7 +110,7 @@ async fn many_streams_of_one_connection_are_answered_side_by_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_step_is_the_same_as_over_http_1() {
-    let (house, pair, _dir) = secured_with(|config| {
+    let Secured { house, pair, dir: _dir } = secured_with(|config| {
         config.routes = vec![RouteConfig { host: Some("edge.example".to_owned()), ..RouteConfig::contract() }];
     })
     .await;
@@ -174,7 +157,8 @@ async fn it_is_spoken_without_tls_to_whoever_knows_beforehand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_lets_streams_end_and_tells_the_client() {
-    let (house, pair, _dir) = secured_with(|config| config.connections.drain = Duration::from_secs(60)).await;
+    let Secured { house, pair, dir: _dir } =
+        secured_with(|config| config.connections.drain = Duration::from_secs(60)).await;
     house.origin.track("a.jpg", Behaviour::Serve(b"first".to_vec()));
     let gate = Arc::new(Notify::new());
     house.origin.track("slow.jpg", Behaviour::Gated(pattern(60_000), 10_000, Arc::clone(&gate)));
@@ -199,7 +183,8 @@ async fn a_shutdown_lets_streams_end_and_tells_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_told_goodbye() {
-    let (house, pair, _dir) = secured_with(|config| config.connections.idle_timeout = Duration::from_millis(300)).await;
+    let Secured { house, pair, dir: _dir } =
+        secured_with(|config| config.connections.idle_timeout = Duration::from_millis(300)).await;
     house.origin.track("a.jpg", Behaviour::Serve(b"first".to_vec()));
     let client = Http2::secured(&house, &pair).await;
     assert_eq!(client.get(&target("a.jpg")).await.status, 200);
@@ -209,7 +194,7 @@ async fn an_idle_connection_is_told_goodbye() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_resets_what_he_asks_for_loses_his_connection_and_nobody_else_does() {
-    let (house, pair, _dir) = secured().await;
+    let Secured { house, pair, dir: _dir } = secured().await;
     house.origin.track("a.jpg", Behaviour::Serve(b"first".to_vec()));
     let calm = Http2::secured(&house, &pair).await;
     assert_eq!(calm.get(&target("a.jpg")).await.status, 200);
@@ -236,7 +221,7 @@ async fn whoever_resets_what_he_asks_for_loses_his_connection_and_nobody_else_do
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_are_bounded() {
-    let (house, pair, _dir) = secured().await;
+    let Secured { house, pair, dir: _dir } = secured().await;
     house.origin.track("a.jpg", Behaviour::Serve(b"first".to_vec()));
     let client = Http2::secured(&house, &pair).await;
     let long = "x".repeat(40_000);

@@ -6,36 +6,13 @@ mod support;
 use std::time::Duration;
 
 use rustls::HandshakeKind;
-use segue_proxy::{EdgeConfig, TlsConfig};
-use support::tls::{Pair, Trust};
-use support::{Behaviour, Client, House, TRACK, house_with, pattern, ticket, versioned, with_admin};
+use segue_proxy::TlsConfig;
+use support::tls::{Pair, Secured, Trust, secured, secured_with};
+use support::{Behaviour, Client, TRACK, house_with, pattern, ticket, versioned};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn target(file: &str) -> String {
     format!("/p/{}/hls/{TRACK}/{file}", ticket())
-}
-
-struct Secured {
-    house: House,
-    pair: Pair,
-    dir: tempfile::TempDir,
-}
-
-async fn secured() -> Secured {
-    secured_with(|_| {}).await
-}
-
-async fn secured_with(change: impl FnOnce(&mut EdgeConfig)) -> Secured {
-    let dir = tempfile::tempdir().unwrap();
-    let pair = Pair::new(&["edge.example"]);
-    let files = pair.write(dir.path(), "edge");
-    let house = house_with(|config| {
-        with_admin(config);
-        config.tls = Some(TlsConfig::new(files));
-        change(config);
-    })
-    .await;
-    Secured { house, pair, dir }
 }
 
 #[tokio::test(flavor = "multi_thread")]

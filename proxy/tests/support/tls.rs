@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use segue_proxy::CertificateFiles;
+use segue_proxy::{CertificateFiles, EdgeConfig, TlsConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Client;
+use super::{Client, House, house_with, with_admin};
 
 /// A self-signed certificate and its key.
 pub struct Pair {
@@ -91,4 +91,28 @@ impl Trust {
     pub async fn client(&self, addr: SocketAddr, name: &str) -> Client<TlsStream<TcpStream>> {
         Client::over(self.connect(addr, name).await.unwrap())
     }
+}
+
+/// A house whose edge speaks TLS, with its certificate and the folder where that lies.
+pub struct Secured {
+    pub house: House,
+    pub pair: Pair,
+    pub dir: tempfile::TempDir,
+}
+
+pub async fn secured() -> Secured {
+    secured_with(|_| {}).await
+}
+
+pub async fn secured_with(change: impl FnOnce(&mut EdgeConfig)) -> Secured {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::new(&["edge.example"]);
+    let files = pair.write(dir.path(), "edge");
+    let house = house_with(|config| {
+        with_admin(config);
+        config.tls = Some(TlsConfig::new(files));
+        change(config);
+    })
+    .await;
+    Secured { house, pair, dir }
 }
