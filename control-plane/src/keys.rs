@@ -79,7 +79,7 @@ impl Keys {
         let State { revision, keys, purges, revocations, .. } = store::keys::state(store, None, now).await?;
         let keys = self.merged(&keys, now);
         let revocations = revocations.into_iter().map(|named| named.revocation).collect();
-        let doc = SnapshotDoc { revision, keys, purges, revocations };
+        let doc = SnapshotDoc { revision, keys, purges, revocations, ..SnapshotDoc::default() };
         match doc.keyring() {
             Ok(ring) => *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring),
             // What goes in is checked: only a database that was changed by hand comes here.
@@ -133,6 +133,7 @@ impl Keys {
             purges: state.purges,
             revocations: state.revocations,
             lifted: state.lifted,
+            ..SnapshotDelta::default()
         })
     }
 

@@ -15,11 +15,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policies::PolicyDoc;
 use crate::revocation::Revocation;
 use crate::snapshot::{KeyDoc, SnapshotDoc};
 
 /// An answer to an edge that follows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotDelta {
     /// The revision that the edge has once it has taken this over; its next cursor.
     pub revision: u64,
@@ -41,6 +42,12 @@ pub struct SnapshotDelta {
     /// Ids of revocations that were taken back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lifted: Vec<String>,
+    /// The tag of the policies.
+    #[serde(default)]
+    pub policies_tag: String,
+    /// The policies; left out where the edge has those of this tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<Vec<PolicyDoc>>,
 }
 
 /// A revocation with the id by which it can be taken back.
@@ -54,13 +61,17 @@ pub struct NamedRevocation {
 }
 
 /// What an edge has taken over so far: the truth from which its snapshot is made, in memory and on its disk.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Followed {
     revision: u64,
     keys_tag: String,
     keys: Vec<KeyDoc>,
     purges: BTreeMap<String, u64>,
     revocations: BTreeMap<String, Revocation>,
+    #[serde(default)]
+    policies_tag: String,
+    #[serde(default)]
+    policies: Vec<PolicyDoc>,
 }
 
 /// Why an answer cannot be taken over.
@@ -72,6 +83,9 @@ pub enum DeltaError {
     /// It names keys that it does not bring and that are not held.
     #[error("the control plane left out keys that this edge does not have")]
     KeysMissing,
+    /// It names policies that it does not bring and that are not held.
+    #[error("the control plane left out policies that this edge does not have")]
+    PoliciesMissing,
 }
 
 impl DeltaError {
@@ -81,6 +95,7 @@ impl DeltaError {
         match self {
             Self::Baseless => "delta-baseless",
             Self::KeysMissing => "delta-keys-missing",
+            Self::PoliciesMissing => "delta-policies-missing",
         }
     }
 }
@@ -98,6 +113,12 @@ impl Followed {
         &self.keys_tag
     }
 
+    /// The tag of the policies that are held.
+    #[must_use]
+    pub fn policies_tag(&self) -> &str {
+        &self.policies_tag
+    }
+
     /// What comes of taking over an answer; revocations that are over at `now` (seconds) are left out.
     ///
     /// # Errors
@@ -110,6 +131,12 @@ impl Followed {
             Some(keys) => keys,
             None if !self.keys_tag.is_empty() && self.keys_tag == delta.keys_tag => self.keys.clone(),
             None => return Err(DeltaError::KeysMissing),
+        };
+        // A control plane that knows of no policies names no tag.
+        let policies = match delta.policies {
+            Some(policies) => policies,
+            None if self.policies_tag == delta.policies_tag => self.policies.clone(),
+            None => return Err(DeltaError::PoliciesMissing),
         };
         let (mut purges, mut revocations) = match delta.partial {
             true => (self.purges.clone(), self.revocations.clone()),
@@ -124,7 +151,15 @@ impl Followed {
             revocations.remove(id);
         }
         revocations.retain(|_, revocation| revocation.until > now);
-        Ok(Self { revision: delta.revision, keys_tag: delta.keys_tag, keys, purges, revocations })
+        Ok(Self {
+            revision: delta.revision,
+            keys_tag: delta.keys_tag,
+            keys,
+            purges,
+            revocations,
+            policies_tag: delta.policies_tag,
+            policies,
+        })
     }
 
     /// The snapshot that an edge works with.
@@ -135,6 +170,7 @@ impl Followed {
             keys: self.keys.clone(),
             purges: self.purges.clone(),
             revocations: self.revocations.values().cloned().collect(),
+            policies: self.policies.clone(),
         }
     }
 }

@@ -22,6 +22,7 @@ mod delta;
 mod fixtures;
 mod keyring;
 mod path;
+mod policies;
 mod refusal;
 mod report;
 mod revocation;
@@ -36,6 +37,10 @@ pub use claims::{Claims, ClaimsError, Verified};
 pub use delta::{DeltaError, Followed, NamedRevocation, SnapshotDelta};
 pub use keyring::{Key, KeyUse, Keyring, KeyringError, MAX_KEYS, MAX_KID_BYTES};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use policies::{
+    MAX_EXAMPLES, MAX_POLICIES, MAX_POLICY_NAME_BYTES, MAX_POLICY_VERSIONS, PolicyCandidate, PolicyDifference,
+    PolicyDoc, PolicyExample, PolicyFailMode, PolicyStanding, PolicyTrial, PolicyVerdicts, PolicyVersion, PolicyWorld,
+};
 pub use refusal::Refusal;
 pub use report::{EdgeReport, KeyUseReport};
 pub use revocation::{Revocation, RevocationError, Revocations};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::policies::{PolicyDifference, PolicyStanding, PolicyVerdicts};
 use serde::{Deserialize, Serialize};
 
 /// A report. Counts are since the process started: whoever adds them up tells processes apart by `boot`.
@@ -23,6 +24,15 @@ pub struct EdgeReport {
     /// Other counts and readings by name.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+    /// How each version of each policy stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyStanding>,
+    /// What policies said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<PolicyVerdicts>,
+    /// What shadows would have said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<PolicyDifference>,
 }
 
 /// How often one key was used.

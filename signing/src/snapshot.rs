@@ -14,11 +14,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::{Key, Keyring, KeyringError};
+use crate::policies::PolicyDoc;
 use crate::revocation::{Revocation, RevocationError, Revocations};
 use crate::secret::{SecretError, SigningSecret};
 
 /// What the control plane tells an edge.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotDoc {
     /// Rises with every change.
     pub revision: u64,
@@ -31,6 +32,9 @@ pub struct SnapshotDoc {
     /// Tickets that are void before they expire.
     #[serde(default)]
     pub revocations: Vec<Revocation>,
+    /// Who is asked beside the ticket.
+    #[serde(default)]
+    pub policies: Vec<PolicyDoc>,
 }
 
 /// One key as it travels. Times are seconds since the epoch.

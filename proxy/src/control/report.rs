@@ -57,5 +57,6 @@ fn report(shared: &Shared, boot: u64) -> EdgeReport {
         uptime_s: unix_ms().saturating_sub(boot) / 1000,
         keys: snapshot.keyring.uses().map(used).collect(),
         counters,
+        ..EdgeReport::default()
     }
 }

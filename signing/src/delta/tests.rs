@@ -33,6 +33,7 @@ fn a_part_adds_raises_and_lifts() {
         purges: BTreeMap::from([("a".to_owned(), 9), ("b".to_owned(), 3), ("c".to_owned(), 1)]),
         revocations: vec![revoked("r3", 300)],
         lifted: vec!["r2".to_owned(), "never-heard-of".to_owned()],
+        ..SnapshotDelta::default()
     };
     let now = held.apply(part, 100).unwrap().document();
     assert_eq!((now.revision, now.keys.len()), (11, 1));
@@ -69,4 +70,18 @@ fn a_whole_answer_reads_as_a_snapshot_and_comes_back_from_json() {
     let kept: Followed = serde_json::from_str(&serde_json::to_string(&held).unwrap()).unwrap();
     assert_eq!(kept, held);
     assert!(!format!("{held:?}").contains("0123456789abcdef"), "no secret in Debug");
+}
+
+#[test]
+fn policies_travel_when_their_tag_changed() {
+    let policies = vec![PolicyDoc { name: "country".to_owned(), active: Some("1".to_owned()), ..PolicyDoc::default() }];
+    let held = Followed::default()
+        .apply(SnapshotDelta { policies_tag: "p1".to_owned(), policies: Some(policies.clone()), ..whole() }, 0)
+        .unwrap();
+    let part = SnapshotDelta { revision: 11, partial: true, policies_tag: "p1".to_owned(), ..whole() };
+    assert_eq!(held.apply(part.clone(), 0).unwrap().document().policies, policies);
+    let other = SnapshotDelta { policies_tag: "p2".to_owned(), ..part };
+    assert_eq!(held.apply(other.clone(), 0), Err(DeltaError::PoliciesMissing));
+    let none = SnapshotDelta { policies: Some(Vec::new()), ..other };
+    assert!(held.apply(none, 0).unwrap().document().policies.is_empty());
 }

@@ -10,6 +10,7 @@ fn doc() -> SnapshotDoc {
         keys: vec![KeyDoc { kid: "k1".into(), secret: TEXT.into(), not_before: None, retire_at: Some(NOW + 5) }],
         purges: BTreeMap::from([("aaaabbbbcccc".into(), 1_800_000_000_123)]),
         revocations: vec![Revocation { sid: Some("s-2".into()), until: NOW + 60, ..Revocation::default() }],
+        policies: Vec::new(),
     }
 }
 
