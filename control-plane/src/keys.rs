@@ -64,7 +64,8 @@ impl Keys {
             .collect();
         let keys = own.iter().map(KeyDoc::key).collect::<Result<Vec<_>, _>>()?;
         let ring = RwLock::new(Arc::new(Keyring::new(keys)?));
-        // The key secrets may have changed since the last start: a new revision in any transaction!(case.store, |tx| store::keys::raise_revision(tx, clock::now_ms()).await)?;
+        // The key secrets may have changed since the last start: a new revision in any case.
+        transaction!(store, |tx| store::keys::raise_revision(tx, clock::now_ms()).await)?;
         let (snapshots, _) = watch::channel(Arc::new(SnapshotDoc::default()));
         let this = Self { own, ring, snapshots, hints, publishing: Mutex::new(()) };
         this.publish(store).await?;
