@@ -22,6 +22,7 @@ mod control;
 #[cfg(test)]
 #[path = "../tests/support/database.rs"]
 mod database;
+mod doctor;
 mod duty;
 mod error;
 #[cfg(test)]
@@ -45,3 +46,4 @@ pub use config::{
     UploadsConfig,
 };
 pub use control::{Control, ControlInputs, StartError};
+pub use doctor::examine;
