@@ -19,6 +19,9 @@ static configured configure(text config) {
     if (!has_class) return refuse(TEXT("missing field `class`: the name of a [streams.…] of the edge's"));
     deny_missing = equal(missing, TEXT("deny"));
     if (!deny_missing && !equal(missing, TEXT("allow"))) return refuse(TEXT("`missing` is \"allow\" or \"deny\""));
+    if (!class_name.length || class_name.length > 64) return refuse(TEXT("`class` has 1 to 64 letters"));
+    for (u32 at = 0; at < class_name.length; at++)
+        if (class_name.at[at] <= ' ' || class_name.at[at] > '~') return refuse(TEXT("`class` has 1 to 64 letters"));
     class_name = keep(class_name);
     fields_wanted[0] = keep(fields_wanted[0]);
     return (configured){.fields = {fields_wanted, 1}};

@@ -5,6 +5,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod playlists;
+mod policies;
 mod plays;
 mod roles;
 mod soak;
