@@ -17,8 +17,8 @@ use segue_policy_host::{
 };
 use serde_json::json;
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection, MemoryType,
-    Module, TypeSection, ValType,
+    CodeSection, ConstExpr, DataSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection,
+    MemoryType, Module, TypeSection, ValType,
 };
 
 /// Where an answer to `configure` lies that asks for no fields: zeros.
@@ -75,7 +75,10 @@ fn upload(file: &[u8]) {
     };
     assert_eq!(checked.as_ref(), Ok(policy.checked()), "what compiles is what was looked at");
     for import in &policy.checked().imports {
-        assert!(import.starts_with("segue:policy/") && import.ends_with("@0.1.0"), "a power that is not given: {import}");
+        assert!(
+            import.starts_with("segue:policy/") && import.ends_with("@0.1.0"),
+            "a power that is not given: {import}"
+        );
     }
     let (config, services) = (json!({}), Arc::new(Services::default()));
     match policy.checked().world {

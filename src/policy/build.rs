@@ -93,11 +93,13 @@ fn rust(project: &Project) -> anyhow::Result<Vec<u8>> {
     let sysroot = answer("rustc", &["--print", "sysroot"]).unwrap_or_default();
     let mut cargo = if Path::new(&sysroot).join("lib/rustlib").join(TARGET).is_dir() {
         Command::new("cargo")
-    } else if answer("dpkg-query", &[&["-W"], DEBIAN.as_slice()].concat()).is_some() {
+    } else if answer("dpkg-query", &[&["-W"][..], &DEBIAN[..]].concat()).is_some() {
         // Debian has the standard library as source: it is built along, which takes two minutes the first time.
         let mut cargo = Command::new("/usr/bin/cargo");
         let path = std::env::join_paths(
-            [PathBuf::from("/usr/bin")].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+            [PathBuf::from("/usr/bin")]
+                .into_iter()
+                .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
         )?;
         cargo
             .env("PATH", path)

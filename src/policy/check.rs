@@ -45,7 +45,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Ok(policy) => policy,
         Err(refused) => {
             if args.json {
-                say(json!({ "file": args.file, "ok": false, "error": refused.kind(), "message": refused.to_string() }))?;
+                say(
+                    json!({ "file": args.file, "ok": false, "error": refused.kind(), "message": refused.to_string() }),
+                )?;
             } else {
                 say(format_args!("{}: refused: {refused} ({})", args.file.display(), refused.kind()))?;
             }

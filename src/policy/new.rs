@@ -114,7 +114,8 @@ fn rust(source: &str) -> Vec<File> {
 }
 
 fn js(source: &str, world: &str) -> Vec<File> {
-    let build = include_str!("../../policies/country-js/build.mjs").replace("world: 'access'", &format!("world: '{world}'"));
+    let build =
+        include_str!("../../policies/country-js/build.mjs").replace("world: 'access'", &format!("world: '{world}'"));
     let ours = |text: &str| text.replace("policy-country-js", &format!("policy-{NAME}"));
     vec![
         ("policy.js", source.to_owned()),

@@ -35,7 +35,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             Vectors::parse(&text).with_context(|| file.display().to_string())?
         }
-        None => Vectors::inside(&bytes)?.context("no vectors travel in this policy; name a file of them by --vectors")?,
+        None => {
+            Vectors::inside(&bytes)?.context("no vectors travel in this policy; name a file of them by --vectors")?
+        }
     };
     ensure!(!vectors.is_empty(), "there is no vector: nothing would be tested");
     let tally = Tally(vectors.run(&policy)?);

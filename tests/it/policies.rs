@@ -82,7 +82,10 @@ fn in_c() -> anyhow::Result<()> {
     from_nothing("evening-c", "c", "access")?;
     let folder = tempfile::tempdir()?;
     let refused = segue(folder.path(), &["new", "x", "--lang", "c", "--world", "ticket-scheme"])?;
-    ensure!(!refused.status.success() && !folder.path().join("x").exists(), "what it cannot do it says before it writes");
+    ensure!(
+        !refused.status.success() && !folder.path().join("x").exists(),
+        "what it cannot do it says before it writes"
+    );
     Ok(())
 }
 

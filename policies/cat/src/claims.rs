@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use segue_policy::scheme::{Grant, Moment, Refusal, request, tools};
 use segue_policy::text::{hex, pairs};
 
+use crate::Cat;
 use crate::cbor::Value;
 use crate::uri::{self, Answer, Asked};
-use crate::Cat;
 
 const ISS: i64 = 1;
 pub const SUB: i64 = 2;
@@ -118,7 +118,8 @@ fn holds(label: i64, claim: &Value, config: &Cat, path: &str) -> Result<(), Refu
         CATGEOISO3166 => {
             let listed = claim.texts().ok_or(Refusal::Malformed)?;
             // A part of a country (`US-CA`) is in nobody's answer here, so it lets nobody in.
-            let inside = request::country().is_some_and(|country| listed.iter().any(|one| one.eq_ignore_ascii_case(&country)));
+            let inside =
+                request::country().is_some_and(|country| listed.iter().any(|one| one.eq_ignore_ascii_case(&country)));
             if inside { Ok(()) } else { refuse(Refusal::CountryMismatch) }
         }
         _ => told(label, Answer::Unknown),
@@ -131,7 +132,10 @@ fn told(label: i64, answer: Answer) -> Result<(), Refusal> {
         Answer::Differs => Err(Refusal::OutOfScope),
         Answer::Unknown => {
             // Its MAC holds, so whoever makes the tokens should know.
-            tools::log(tools::Level::Warn, &format!("a token asks for what cannot be held here, and is refused: claim {label}"));
+            tools::log(
+                tools::Level::Warn,
+                &format!("a token asks for what cannot be held here, and is refused: claim {label}"),
+            );
             Err(Refusal::Malformed)
         }
     }
@@ -201,10 +205,17 @@ pub fn of(grant: &Grant, origin: &str, path: &str) -> Result<Value, String> {
                 let host = origin.split_once("://").map_or(origin, |(_, host)| host);
                 parts.push((uri::HOST.into(), exactly(uri::EXACT, &split_port(host).0.to_ascii_lowercase())));
             }
-            _ => return Err(format!("the option {name:?} = {value:?} is none of sub, iss, aud, catm, catgeoiso3166, host = \"exact\"")),
+            _ => {
+                return Err(format!(
+                    "the option {name:?} = {value:?} is none of sub, iss, aud, catm, catgeoiso3166, host = \"exact\""
+                ));
+            }
         }
     }
-    parts.push((uri::PATH.into(), grant.scope.as_ref().map_or_else(|| exactly(uri::EXACT, path), |scope| exactly(uri::PREFIX, scope))));
+    parts.push((
+        uri::PATH.into(),
+        grant.scope.as_ref().map_or_else(|| exactly(uri::EXACT, path), |scope| exactly(uri::PREFIX, scope)),
+    ));
     claims.push((CATU, Value::Map(parts)));
     if let Some(start) = grant.not_before {
         claims.push((NBF, number(start)?));

@@ -90,7 +90,9 @@ impl Cat {
             // Two cookies of one name: which one counts?
             return if named.next().is_some() { Err(Refusal::Malformed) } else { Ok(shown(&token)) };
         }
-        let in_path = path.strip_prefix(&format!("/{}=", self.parameter)).and_then(|rest| rest.find('/').map(|end| rest.split_at(end)));
+        let in_path = path
+            .strip_prefix(&format!("/{}=", self.parameter))
+            .and_then(|rest| rest.find('/').map(|end| rest.split_at(end)));
         if let Some((token, rest)) = in_path {
             return Ok(Some(Shown { token: token.to_owned(), path: rest.to_owned(), in_path: true }));
         }
@@ -130,7 +132,9 @@ impl Cat {
             return Err(Refusal::Malformed);
         }
         let kid = match (protected.get(KID), unprotected.get(KID)) {
-            (Some(kid), None) | (None, Some(kid)) => kid.text().or_else(|| str::from_utf8(kid.bytes()?).ok()).ok_or(Refusal::Malformed)?,
+            (Some(kid), None) | (None, Some(kid)) => {
+                kid.text().or_else(|| str::from_utf8(kid.bytes()?).ok()).ok_or(Refusal::Malformed)?
+            }
             (Some(_), Some(_)) => return Err(Refusal::Malformed),
             // Without a name it can only be the one that there is.
             (None, None) => match self.keys.values().collect::<Vec<_>>().as_slice() {

@@ -68,7 +68,9 @@ fn one(text: &str, kind: &Value, wanted: &Value) -> Answer {
         (Some(PREFIX), Value::Text(wanted)) => Answer::of(text.starts_with(wanted.as_str())),
         (Some(SUFFIX), Value::Text(wanted)) => Answer::of(text.ends_with(wanted.as_str())),
         (Some(CONTAINS), Value::Text(wanted)) => Answer::of(text.contains(wanted.as_str())),
-        (Some(SHA256), Value::Bytes(wanted)) => Answer::of(crypto::digest(crypto::Hash::Sha256, text.as_bytes()) == *wanted),
+        (Some(SHA256), Value::Bytes(wanted)) => {
+            Answer::of(crypto::digest(crypto::Hash::Sha256, text.as_bytes()) == *wanted)
+        }
         // As some libraries write it.
         (Some(SHA256), Value::Text(wanted)) => {
             Answer::of(hex(&crypto::digest(crypto::Hash::Sha256, text.as_bytes())).eq_ignore_ascii_case(wanted))

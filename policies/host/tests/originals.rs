@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use segue_policy_host::{
-    ForeignClaims, ForeignRefusal, Grant, Headers, HostConfig, Key, Policy, PolicyHost, RequestView, Services, TicketScheme,
+    ForeignClaims, ForeignRefusal, Grant, Headers, HostConfig, Key, Policy, PolicyHost, RequestView, Services,
+    TicketScheme,
 };
 use serde_json::{Value, json};
 
@@ -120,7 +121,13 @@ impl Ours {
     fn new(policy: &Policy, name: &'static str, config: Value, keys: Value) -> Self {
         let key = |text: &str| match text.strip_prefix("hex:") {
             _ if text.contains("-----BEGIN") => Key::pem(text).unwrap(),
-            Some(hex) => Key::secret((0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect::<Vec<_>>()).unwrap(),
+            Some(hex) => Key::secret(
+                (0..hex.len())
+                    .step_by(2)
+                    .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                    .collect::<Vec<_>>(),
+            )
+            .unwrap(),
             None => Key::secret(text.as_bytes()).unwrap(),
         };
         let named = keys.as_object().unwrap().iter().map(|(name, text)| (name.clone(), key(text.as_str().unwrap())));
@@ -166,7 +173,8 @@ impl Ours {
     /// Accepted as it is; refused with any letter of its last value changed, and on another path.
     fn accepts(&self, url: &str, grant: &Grant) {
         let address = grant.address.as_deref().map(|address| address.split('/').next().unwrap());
-        let claims = self.verify(url, address, &()).unwrap_or_else(|refusal| panic!("{}: {refusal:?} for {url}", self.name));
+        let claims =
+            self.verify(url, address, &()).unwrap_or_else(|refusal| panic!("{}: {refusal:?} for {url}", self.name));
         assert!((grant.expires..=grant.expires + 1).contains(&claims.expires), "{claims:?}");
         assert!(self.verify(&url.replacen(".com/", ".com/x/", 1), address, &()).is_err(), "another path: {url}");
         let last = url.rfind(['=', '_']).unwrap() + 2;
@@ -235,7 +243,8 @@ impl Headers for Cookies {
 fn in_cookies(url: &str) -> (String, Cookies) {
     let (plain, query) = url.split_once('?').unwrap();
     let ours = ["Expires=", "Policy=", "Signature=", "Key-Pair-Id=", "Hash-Algorithm="];
-    let (ticket, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| ours.iter().any(|name| pair.starts_with(name)));
+    let (ticket, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| ours.iter().any(|name| pair.starts_with(name)));
     let cookies: Vec<String> = ticket.iter().map(|pair| format!("CloudFront-{pair}")).collect();
     let rest = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
     (format!("{plain}{rest}"), Cookies(cookies.join("; ")))
@@ -272,7 +281,10 @@ fn cloudfront_by_botocore() {
 
 #[test]
 fn secure_link_by_nginx() {
-    assert!(Command::new("nginx").arg("-v").output().is_ok(), "no nginx, which judges: on Debian `apt-get install nginx`");
+    assert!(
+        Command::new("nginx").arg("-v").output().is_ok(),
+        "no nginx, which judges: on Debian `apt-get install nginx`"
+    );
     let (policy, mut original) = (compiled("secure-link"), Original::python());
     let configs = [
         json!({ "key": "nginx" }),
@@ -309,13 +321,16 @@ fn common_access_tokens_by_eyevinn() {
         for mut grant in grants() {
             for options in &options {
                 grant.options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-                for (session, address) in [(None, None), (Some("s-1"), Some("192.0.2.0/24")), (None, Some("2001:db8::7"))] {
+                for (session, address) in
+                    [(None, None), (Some("s-1"), Some("192.0.2.0/24")), (None, Some("2001:db8::7"))]
+                {
                     grant.session = session.map(str::to_owned);
                     grant.address = address.map(str::to_owned);
                     let (own, theirs) = (ours.sign(&grant), ours.theirs(&mut original, &grant));
                     assert_eq!(own, theirs);
                     ours.judged(&mut original, &grant, &own);
-                    let claims = ours.verify(&theirs, address.map(|address| address.split('/').next().unwrap()), &()).unwrap();
+                    let claims =
+                        ours.verify(&theirs, address.map(|address| address.split('/').next().unwrap()), &()).unwrap();
                     assert_eq!(claims.session.as_deref(), session);
                     assert_eq!(claims.expires, grant.expires);
                     assert!(ours.verify(&theirs.replace(".com/", ".com/x/"), Some("192.0.2.7"), &()).is_err());

@@ -26,7 +26,7 @@ fn vectors_hold(name: &str, names: &[&str], most_bytes: usize) -> Policy {
 }
 
 macro_rules! ready_made {
-    ($($test:ident: $name:literal),* $(,)?) => { $(#[test] fn $test() { vectors_hold($name, &[], 250 << 10); })* };
+    ($($test:ident: $name:literal),* $(,)?) => { $(#[test] fn $test() { vectors_hold($name, &[], 300 << 10); })* };
 }
 
 ready_made! {

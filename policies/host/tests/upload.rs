@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
 #[path = "support/built.rs"]
 mod ready_made;
+mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,9 @@ fn upload(host: &PolicyHost, bytes: &[u8]) -> &'static str {
         Ok(None) => "without-vectors",
         Ok(Some(vectors)) => match vectors.run_until(&policy, Instant::now() + VECTORS) {
             Err(_) => "bad-vectors",
-            Ok(outcomes) if outcomes.len() == vectors.len() && outcomes.iter().all(|outcome| outcome.passed) => "passed",
+            Ok(outcomes) if outcomes.len() == vectors.len() && outcomes.iter().all(|outcome| outcome.passed) => {
+                "passed"
+            }
             Ok(_) => "vectors-fail",
         },
     }
@@ -63,6 +65,9 @@ fn upload(host: &PolicyHost, bytes: &[u8]) -> &'static str {
 fn flipped(dice: &mut Dice, whole: &[u8]) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     for _ in 0..=dice.next(4) {
+        if bytes.is_empty() {
+            break;
+        }
         let place = dice.next(bytes.len());
         match dice.next(4) {
             0 => bytes[place] = u8::try_from(dice.next(256)).unwrap(),
@@ -184,7 +189,11 @@ fn small_modules() {
         c,
         handwritten(FINE, OWN, &denial(403, 2, Some(("x-why", "law")))),
         handwritten(FINE, &format!("{body} {ABSTAIN}"), "(table 4 funcref) (global (mut i32) (i32.const 7))"),
-        handwritten("(drop (memory.grow (i32.const 4))) (i32.const 64)", ABSTAIN, r#"(data (i32.const 4096) "some data")"#),
+        handwritten(
+            "(drop (memory.grow (i32.const 4))) (i32.const 64)",
+            ABSTAIN,
+            r#"(data (i32.const 4096) "some data")"#,
+        ),
     ];
     let ends = bombarded(&seeds, 3_000, 0x5e60_e5e6);
     println!("{ends:?}");

@@ -1,5 +1,7 @@
 //! The ready-made policies, built as `make policies` builds them.
 
+#![allow(unreachable_pub, clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +14,8 @@ pub fn target() -> &'static Path {
 /// them built, and the script lets in one at a time.
 pub fn built(names: &[&str]) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../build");
-    let built = Command::new(script).args(names).env("CARGO_TARGET_DIR", target()).output().expect("policies/build runs");
+    let built =
+        Command::new(script).args(names).env("CARGO_TARGET_DIR", target()).output().expect("policies/build runs");
     assert!(built.status.success(), "policies/build: {}", String::from_utf8_lossy(&built.stderr));
     target().join("policies")
 }
