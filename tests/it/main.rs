@@ -8,6 +8,7 @@ mod deploy;
 mod playlists;
 mod plays;
 mod queue;
+mod policies;
 mod roles;
 mod soak;
 mod songs;

@@ -34,6 +34,7 @@
 //! - No compiled code is read from anywhere but this host's own cache folder.
 
 mod access;
+mod bare;
 mod bounds;
 mod breaker;
 mod chain;
