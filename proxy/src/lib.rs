@@ -31,6 +31,7 @@ mod lock;
 mod metrics;
 mod origin;
 mod playlist;
+mod policy;
 mod prefetch;
 mod refusal;
 mod reload;
@@ -46,8 +47,9 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
-    ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PoliciesConfig,
+    PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig,
+    TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};
 pub use explain::{Explanation, Question, Step, explain};

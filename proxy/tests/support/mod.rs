@@ -4,6 +4,7 @@
 pub mod client;
 pub mod origin;
 pub mod tls;
+pub mod wasm;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
