@@ -98,3 +98,6 @@ impl std::fmt::Debug for Countries {
         f.debug_struct("Countries").field("number", &self.number).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,6 +238,6 @@ mod tests {
         assert_eq!(shown("a=1&CMCD=x"), Some("a=1&CMCD=x".to_owned()));
         assert_eq!(shown("a=1&tick%65t=x&md5=y&b"), Some("a=1&b".to_owned()));
         assert_eq!(shown("ticket=x"), None);
-        assert_eq!(super::query(&line(None), &[]), None);
+        assert_eq!(query(&line(None), &[]), None);
     }
 }

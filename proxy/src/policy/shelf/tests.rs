@@ -151,6 +151,6 @@ fn candidates_are_tried_where_they_are_ready() {
     assert_eq!((policy.label().as_ref(), trial), ("p@2", Trial::Canary(500)));
     let alone = PolicyDoc { candidate: candidate(PolicyTrial::Shadow), ..doc("p", None, &["1", "2"]) };
     shelf.tell(vec![alone]);
-    let place = &shelf.arrange().chain.places()[0].active;
-    assert!(place.is_none(), "a shadow alone decides nothing");
+    let arrangement = shelf.arrange();
+    assert!(arrangement.chain.places()[0].active.is_none(), "a shadow alone decides nothing");
 }
