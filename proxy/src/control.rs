@@ -25,13 +25,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use segue_events::EventLog;
-use segue_signing::Followed;
+use segue_signing::{Followed, PolicyDoc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::EdgeConfig;
 use crate::edge::Shared;
-pub(crate) use client::Client;
+pub(crate) use client::{Client, ControlError, send};
 use kept::Kept;
 pub(crate) use standing::Standing;
 
@@ -62,6 +62,11 @@ impl Start {
 
     pub(crate) fn client(&self) -> Arc<Client> {
         Arc::clone(&self.client)
+    }
+
+    /// The policies of the snapshot on disk. `None`: there is none.
+    pub(crate) fn policies(&self) -> Option<Vec<PolicyDoc>> {
+        (self.followed.cursor() > 0).then(|| self.followed.document().policies)
     }
 
     /// Takes over what was on disk, and begins to follow and to report.

@@ -32,6 +32,7 @@ use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
+use crate::policy::Desk;
 use crate::prefetch::Prefetch;
 use crate::reload::{self, ReadConfig};
 use crate::route::Route;
@@ -121,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) ready: AtomicBool,
     /// How this edge stands with its control plane.
     pub(crate) standing: Standing,
+    /// Where policies are made, counted and put into force.
+    pub(crate) desk: Desk,
 }
 
 impl Shared {
@@ -136,6 +139,11 @@ impl Shared {
         methods.join(", ")
     }
 
+    /// Whether the policies are those of the snapshots that this process is given: else a folder or a control plane elsewhere says which.
+    fn heeds_policies(&self) -> bool {
+        self.config.policies.dir.is_none() && self.config.control.is_none()
+    }
+
     /// The Prometheus text.
     pub(crate) fn metrics_text(&self) -> String {
         let (cache_bytes, cache_objects) = self.memory.usage();
@@ -147,7 +155,8 @@ impl Shared {
             tickets: self.tickets.len(),
             ticket_misses: self.tickets.misses(),
             revision: snapshot.revision,
-            families: self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(),
+            families: [self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(), self.desk.families()]
+                .concat(),
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
         self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text() + &self.standing.metrics()
@@ -182,6 +191,7 @@ impl Edge {
     pub async fn start(config: EdgeConfig, inputs: EdgeInputs) -> Result<Self, StartError> {
         let EdgeInputs { listener, admin_listener, mut snapshots, events } = inputs;
         let first = Arc::clone(&snapshots.borrow_and_update());
+        let policies = first.policies.clone();
         let listener = bind(listener, config.listen).await?;
         let admin_listener = match (admin_listener, config.admin_listen) {
             (None, None) => None,
@@ -197,6 +207,16 @@ impl Edge {
         let (entrances, tls) = entrances(&shared, listener).await?;
         let (keepers, stop_keepers) = (TaskTracker::new(), CancellationToken::new());
         let client = link.as_ref().map(control::Start::client);
+        let kept = link.as_ref().and_then(control::Start::policies);
+        if let Err(problem) = Desk::begin(&shared, client.clone(), kept, &keepers, &stop_keepers).await {
+            stop_keepers.cancel();
+            shared.desk.close().await;
+            shared.limiter.close().await;
+            return Err(StartError::Config { what: "[policies] dir".to_owned(), problem });
+        }
+        if shared.heeds_policies() {
+            shared.desk.tell(&shared.snapshots, policies);
+        }
         if let Some(link) = link {
             link.begin(&shared, &keepers, &stop_keepers);
         }
@@ -286,6 +306,7 @@ impl Edge {
         if tokio::time::timeout(FACTS_FLUSH, self.keepers.wait()).await.is_err() {
             tracing::warn!("not all facts were handed over at shutdown; the next start goes on with them");
         }
+        self.shared.desk.close().await;
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
         }
@@ -301,9 +322,14 @@ async fn follow(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot
             Some(Err(_)) | None => return,
         }
         let document = Arc::clone(&snapshots.borrow_and_update());
-        let revision = document.revision;
+        let (revision, policies) = (document.revision, document.policies.clone());
         match shared.snapshots.publish(document) {
-            Ok(()) => shared.metrics.snapshots.add(1),
+            Ok(()) => {
+                if shared.heeds_policies() {
+                    shared.desk.tell(&shared.snapshots, policies);
+                }
+                shared.metrics.snapshots.add(1);
+            }
             Err(error) => {
                 shared.metrics.snapshots_refused.add(1);
                 tracing::error!(revision, %error, "a snapshot cannot be used; the last good one goes on serving");
@@ -406,6 +432,7 @@ fn build(
         tasks,
         ready: AtomicBool::new(false),
         standing: Standing::default(),
+        desk: Desk::new(&config).map_err(wrong("[policies]"))?,
         config,
     })
 }
