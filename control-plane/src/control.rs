@@ -68,6 +68,7 @@ impl Control {
             .local_addr()
             .map_err(|error| StartError::new("listen", format!("the listener has no address: {error}")))?;
         distinct_tokens(&config)?;
+        let fluvio = config.fluvio.clone();
         let store =
             Store::open(&config.database).await.map_err(|error| StartError::new("database", error.to_string()))?;
         let parts = match assemble(config, store.clone()).await {
@@ -86,6 +87,12 @@ impl Control {
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
+        }
+        if let Some(fluvio) = fluvio {
+            tasks.spawn(tally::publish::run(Shared::clone(&parts), fluvio.clone()));
+            for stream in [tally::fluvio::Stream::Facts, tally::fluvio::Stream::Denials] {
+                tasks.spawn(tally::fluvio::run(Shared::clone(&parts), fluvio.clone(), stream));
+            }
         }
         parts.tasks.close();
         tracing::info!(%addr, "the control plane listens");
@@ -180,6 +187,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        publishes: config.fluvio.is_some(),
         objects,
         keys,
         bus: Bus::new(),

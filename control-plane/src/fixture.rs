@@ -38,6 +38,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
+        fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();
     Arc::new(control::assemble(config, store).await.unwrap())

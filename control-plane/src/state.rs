@@ -21,6 +21,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Whether transitions of plays go to Fluvio.
+    pub(crate) publishes: bool,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
     pub(crate) bus: Bus,

@@ -12,7 +12,9 @@
 //! meanwhile, within its bound. A failure is logged when it begins and when it is over.
 
 mod count;
+pub(crate) mod fluvio;
 mod follow;
+pub(crate) mod publish;
 mod receive;
 
 use std::sync::Arc;
@@ -98,6 +100,7 @@ async fn end_plays(parts: &Parts, before: i64) -> Result<bool, StoreError> {
         plays::add(&mut tx, &play.track, plays::TOTAL, &sums).await?;
         ended.push(PlayEvent::new(&play, transition, play.ends_ms));
     }
+    publish::store(parts, &mut tx, &ended).await?;
     plays::prune(&mut tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
     tx.commit().await?;
     for event in &ended {

@@ -46,7 +46,7 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
     ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
 pub use edge::{Edge, EdgeInputs, StartError};

@@ -1,0 +1,161 @@
+//! Facts and denials by way of Fluvio: each partition from the offset that is stored, batch by batch.
+//!
+//! Invariants: the offset of a partition moves in the transaction that counts what lies before it, and only from where
+//! the batch begins: of two tallies on one database the later one counts nothing. No offset is left out
+//! ([`FluvioReader`]); what comes twice, since an edge sent again what it was not sure of, is known by its id. Of denials, which have no
+//! ids here, what an edge sends again counts again.
+//!
+//! On failure: whatever was begun is rolled back, the connection is given up, and reading goes on from what is stored after a growing pause.
+
+use std::time::{Duration, Instant};
+
+use segue_events::{FluvioConfig, FluvioError, FluvioReader, Pauses};
+
+use super::{count, publish};
+use crate::bus::Topic;
+use crate::state::{Parts, Shared};
+use crate::store::{StoreError, plays};
+
+/// Records of one transaction: some hundred milliseconds of work at most, so that other writers get their turn.
+const BATCH: usize = 2000;
+/// Between two looks at partitions that had nothing new.
+const LOOK: Duration = Duration::from_millis(100);
+/// After this long the cluster is asked anew how many partitions there are and who leads them.
+const RENEW: Duration = Duration::from_secs(300);
+
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Facts,
+    Denials,
+}
+
+impl Stream {
+    /// Its topic, behind the prefix.
+    fn topic(self) -> &'static str {
+        match self {
+            Self::Facts => "segments",
+            Self::Denials => "denials",
+        }
+    }
+}
+
+/// What stops a batch.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fluvio(#[from] FluvioError),
+    #[error("another tally counts {0} into this database")]
+    Elsewhere(String),
+}
+
+/// Reads one topic until shutdown.
+pub(crate) async fn run(parts: Shared, config: FluvioConfig, stream: Stream) {
+    let topic = config.topic(stream.topic());
+    let mut pauses = Pauses::default();
+    loop {
+        let mut counted = false;
+        let read = read_on(&parts, &config, stream, &mut counted);
+        let Some(result) = parts.shutdown.run_until_cancelled(read).await else { return };
+        if counted && pauses.over() {
+            tracing::info!(topic, "the tally counts again");
+        }
+        let Err(error) = result else { continue };
+        let (pause, first) = pauses.take();
+        if first {
+            tracing::error!(topic, %error, "the tally stands still; it tries on");
+        }
+        if parts.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Reads on one connection, for [`RENEW`] or until something fails.
+async fn read_on(parts: &Parts, config: &FluvioConfig, stream: Stream, counted: &mut bool) -> Result<(), ReadError> {
+    let began = Instant::now();
+    let mut reader = FluvioReader::connect(config, stream.topic()).await?;
+    let mut partitions = Vec::new();
+    for number in 0..reader.partitions() {
+        let name = format!("fluvio/{}/{number}", reader.topic());
+        let at = plays::offset(&parts.store, &name).await?.unwrap_or(0);
+        partitions.push(Partition { number, name, at });
+    }
+    while began.elapsed() < RENEW {
+        let mut idle = true;
+        for partition in &mut partitions {
+            let before = partition.at;
+            partition.step(parts, &mut reader, stream).await?;
+            idle &= partition.at == before;
+        }
+        *counted = true;
+        if idle {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// A partition, and the offset that is stored of it.
+struct Partition {
+    number: u32,
+    name: String,
+    at: u64,
+}
+
+impl Partition {
+    /// Counts what comes at a time.
+    async fn step(&mut self, parts: &Parts, reader: &mut FluvioReader, stream: Stream) -> Result<(), ReadError> {
+        let fetched = reader.fetch(self.number, self.at).await?;
+        if fetched.lost > 0 {
+            let (log, records) = (&self.name, fetched.lost);
+            tracing::error!(log, records, "records were gone before they were counted: the topic keeps them too short");
+        }
+        if fetched.anew {
+            let log = &self.name;
+            tracing::warn!(log, position = self.at, "the topic is not the one that was read before; reading it from its start");
+        }
+        let mut records = fetched.records.into_iter();
+        loop {
+            let batch: Vec<(u64, String)> = records.by_ref().take(BATCH).collect();
+            // Where records are gone the offset moves alone.
+            let next = batch.last().map_or(fetched.next, |(offset, _)| offset + 1);
+            if next != self.at {
+                let batch: Vec<String> = batch.into_iter().map(|(_, record)| record).collect();
+                self.count(parts, stream, &batch, next).await?;
+            }
+            if next == fetched.next {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn count(&mut self, parts: &Parts, stream: Stream, batch: &[String], next: u64) -> Result<(), ReadError> {
+        let mut tx = parts.store.begin().await?;
+        let stored = plays::offset_now(&mut tx, &self.name).await?.unwrap_or(0);
+        if stored != self.at {
+            return Err(ReadError::Elsewhere(self.name.clone()));
+        }
+        let counted = match stream {
+            Stream::Facts => {
+                let counted = count::count_facts(&mut tx, batch, next).await?;
+                publish::store(parts, &mut tx, counted.plays()).await?;
+                Some(counted)
+            }
+            Stream::Denials => {
+                count::count_denials(&mut tx, batch, next).await?;
+                None
+            }
+        };
+        plays::set_offset(&mut tx, &self.name, next).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.at = next;
+        match counted {
+            Some(counted) => counted.tell(parts),
+            None => batch.iter().for_each(|record| parts.bus.tell_json(Topic::Denials, record.as_str())),
+        }
+        Ok(())
+    }
+}
