@@ -30,7 +30,7 @@ FUZZ_TOOLCHAIN := nightly
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl $(POLICY_PACKAGES)
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl systemd python3-venv $(POLICY_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -55,10 +55,10 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts lint console-test ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts lint console-test python ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
-	cargo nextest run --release --locked --workspace
+	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences
@@ -75,6 +75,16 @@ console-test: console
 tools:
 	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+
+# The Python packages that tests need, in a folder of their own.
+PYTHON := $(TARGET)/venv/bin/python
+$(TARGET)/venv/.made: $(wildcard testkit/python/*.txt)
+	python3 -m venv $(TARGET)/venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r testkit/python/requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r testkit/python/requirements-alone.txt
+	touch $@
+.PHONY: python
+python: $(TARGET)/venv/.made
 
 .PHONY: policies
 policies: ## Build the ready-made policies (target/policies/<name>.wasm)

@@ -5,6 +5,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod facts;
+mod deploy;
 mod playlists;
 mod plays;
 mod roles;
