@@ -120,7 +120,8 @@ fn shipping(dir: &Path) -> Result<(), LogError> {
     let (shipped, stop, started) = (Shipped::default(), CancellationToken::new(), Instant::now());
     stop.cancel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| LogError::Io { action: "make a runtime for", path: dir.to_owned(), source })?;
+    let runtime =
+        runtime.map_err(|source| LogError::Io { action: "make a runtime for", path: dir.to_owned(), source })?;
     runtime.block_on(ship(log.facts(), "facts", &mut Nowhere, &shipped, &stop));
     let rate = shipped.records() as f64 / started.elapsed().as_secs_f64();
     println!("{:>16}: {rate:>6.0} facts a second through log and shipping, {} facts", "ship", shipped.records());

@@ -14,7 +14,8 @@ type Failed = Box<dyn std::error::Error>;
 
 const TRACKS: u64 = 50;
 const LISTENERS: u64 = 2000;
-const UA: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+const UA: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
 
 fn deliver(log: &EventLog, number: u64) -> bool {
     let listener = number % LISTENERS;

@@ -37,12 +37,12 @@ mod segment;
 mod ship;
 mod sink;
 
+pub use self::fluvio::{Codec, Fetched, FluvioConfig, FluvioError, FluvioReader, FluvioSink, FluvioTls};
 pub use address::{AddressHash, AddressHasher};
 pub use denial::{Denial, DenialDraft};
 pub use error::LogError;
 pub use event_log::{EventLog, Intent, LogOptions, Overflow};
 pub use fact::{CacheState, Fact, FactDraft, Kind};
-pub use self::fluvio::{Codec, Fetched, FluvioConfig, FluvioError, FluvioReader, FluvioSink, FluvioTls};
 pub use log::{Batch, Log, LogBounds, Position, WhenFull};
 pub use pauses::{Pauses, jittered};
 pub use ship::{Shipped, ship};

@@ -67,13 +67,7 @@ impl ShipError {
 }
 
 /// Ships `log`, called `stream`, until `stop`; and then for as long as it goes well and there is something left.
-pub async fn ship<S: Sink>(
-    log: &Log,
-    stream: &'static str,
-    sink: &mut S,
-    shipped: &Shipped,
-    stop: &CancellationToken,
-) {
+pub async fn ship<S: Sink>(log: &Log, stream: &'static str, sink: &mut S, shipped: &Shipped, stop: &CancellationToken) {
     let mut pauses = Pauses::default();
     let mut way = Way { log, stream, at: None };
     loop {

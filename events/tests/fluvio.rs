@@ -22,7 +22,15 @@ fn cluster(test: &str) -> Option<FluvioConfig> {
 fn deliver(log: &EventLog, number: u64) {
     let (sid, file) = (format!("session-{}", number % 97), format!("a128/seg-{number:07}.m4s"));
     let ua = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
-    let draft = FactDraft { track: "k3v9x2m4q7wz", file: &file, sid: &sid, status: 200, bytes: 1, ua: Some(ua), ..FactDraft::default() };
+    let draft = FactDraft {
+        track: "k3v9x2m4q7wz",
+        file: &file,
+        sid: &sid,
+        status: 200,
+        bytes: 1,
+        ua: Some(ua),
+        ..FactDraft::default()
+    };
     log.note(draft).settle(true, 1).expect("room");
 }
 
@@ -58,7 +66,8 @@ async fn facts_come_back_once_each_and_each_session_in_its_order() {
         let dir = tempfile::tempdir().unwrap();
         let log = EventLog::open(dir.path(), "e1", LogOptions::default()).unwrap();
         (0..FACTS).for_each(|number| deliver(&log, number));
-        let (mut sink, shipped, stop) = (FluvioSink::new(&config, "segments"), Shipped::default(), CancellationToken::new());
+        let (mut sink, shipped, stop) =
+            (FluvioSink::new(&config, "segments"), Shipped::default(), CancellationToken::new());
         stop.cancel();
         ship(log.facts(), "facts", &mut sink, &shipped, &stop).await;
         assert_eq!((shipped.records(), shipped.failures().len()), (FACTS, 0), "{shipped:?}");
@@ -82,12 +91,15 @@ async fn a_session_lies_where_the_clients_own_producer_puts_it() {
     let Some(config) = cluster("keys") else { return };
     let mut sink = FluvioSink::new(&config, "segments");
     let record = |sid: &str, by: &str| {
-        format!("{{\"v\":1,\"id\":\"{by}-b-1\",\"ts\":1,\"edge\":\"e\",\"track\":\"t\",\"file\":\"f\",\"kind\":\"segment\",\"sid\":\"{sid}\",\"status\":200,\"ttfb_ms\":1,\"cache\":\"miss\",\"bytes\":1,\"complete\":true}}")
+        format!(
+            "{{\"v\":1,\"id\":\"{by}-b-1\",\"ts\":1,\"edge\":\"e\",\"track\":\"t\",\"file\":\"f\",\"kind\":\"segment\",\"sid\":\"{sid}\",\"status\":200,\"ttfb_ms\":1,\"cache\":\"miss\",\"bytes\":1,\"complete\":true}}"
+        )
     };
     let sids: Vec<String> = (0..40).map(|n| format!("session-{n}-ü")).collect();
     let ours: Vec<_> = sids.iter().map(|sid| (sid.clone(), record(sid, "ours"))).collect();
     sink.publish(&ours).await.expect("published");
-    let client = fluvio::Fluvio::connect_with_config(&fluvio::FluvioConfig::new(&config.endpoint)).await.expect("a client");
+    let client =
+        fluvio::Fluvio::connect_with_config(&fluvio::FluvioConfig::new(&config.endpoint)).await.expect("a client");
     let theirs = client.topic_producer(config.topic("segments")).await.expect("a producer");
     for sid in &sids {
         theirs.send(sid.as_str(), record(sid, "theirs")).await.expect("sent");
@@ -107,7 +119,8 @@ async fn a_cluster_that_is_not_there_is_an_error_within_its_bound_and_the_log_ke
     let dir = tempfile::tempdir().unwrap();
     let log = EventLog::open(dir.path(), "e1", LogOptions::default()).unwrap();
     (0..100).for_each(|number| deliver(&log, number));
-    let (mut sink, shipped, stop) = (FluvioSink::new(&config, "segments"), Shipped::default(), CancellationToken::new());
+    let (mut sink, shipped, stop) =
+        (FluvioSink::new(&config, "segments"), Shipped::default(), CancellationToken::new());
     stop.cancel();
     let shipping = ship(log.facts(), "facts", &mut sink, &shipped, &stop);
     tokio::time::timeout(Duration::from_secs(60), shipping).await.expect("it ends");

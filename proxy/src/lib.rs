@@ -47,8 +47,9 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
-    ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind,
+    PlaylistMode, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig,
+    TtlConfig,
 };
 pub use doctor::examine;
 pub use edge::{Edge, EdgeInputs, StartError};

@@ -132,7 +132,9 @@ async fn disturb(settings: &Settings, house: &mut House, crowd: &Crowd) -> anyho
             house.restart_edge(edge).await?;
         }
     }
-    if kills.away.is_zero() && let Some(since) = away_since {
+    if kills.away.is_zero()
+        && let Some(since) = away_since
+    {
         kills.away = since.elapsed();
         house.restart_tally().await?;
     }

@@ -7,6 +7,7 @@
 //!
 //! On failure: whatever was begun is rolled back, the connection is given up, and reading goes on from what is stored after a growing pause.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use segue_events::{FluvioConfig, FluvioError, FluvioReader, Pauses};
@@ -22,6 +23,9 @@ const BATCH: usize = 2000;
 const LOOK: Duration = Duration::from_millis(100);
 /// After this long the cluster is asked anew how many partitions there are and who leads them.
 const RENEW: Duration = Duration::from_secs(300);
+
+/// A partition that ends before what was read of it has so long to come to itself, before it is taken for another one.
+const BEHIND: Duration = Duration::from_secs(60);
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +53,18 @@ enum ReadError {
     Fluvio(#[from] FluvioError),
     #[error("another tally counts {0} into this database")]
     Elsewhere(String),
+    #[error("{0} ends before what was read of it")]
+    Behind(String),
 }
 
 /// Reads one topic until shutdown.
 pub(crate) async fn run(parts: Shared, config: FluvioConfig, stream: Stream) {
     let topic = config.topic(stream.topic());
     let mut pauses = Pauses::default();
+    let mut behind = BTreeMap::new();
     loop {
         let mut counted = false;
-        let read = read_on(&parts, &config, stream, &mut counted);
+        let read = read_on(&parts, &config, stream, &mut counted, &mut behind);
         let Some(result) = parts.shutdown.run_until_cancelled(read).await else { return };
         if counted && pauses.over() {
             tracing::info!(topic, "the tally counts again");
@@ -74,7 +81,13 @@ pub(crate) async fn run(parts: Shared, config: FluvioConfig, stream: Stream) {
 }
 
 /// Reads on one connection, for [`RENEW`] or until something fails.
-async fn read_on(parts: &Parts, config: &FluvioConfig, stream: Stream, counted: &mut bool) -> Result<(), ReadError> {
+async fn read_on(
+    parts: &Parts,
+    config: &FluvioConfig,
+    stream: Stream,
+    counted: &mut bool,
+    behind: &mut BTreeMap<String, Instant>,
+) -> Result<(), ReadError> {
     let began = Instant::now();
     let mut reader = FluvioReader::connect(config, stream.topic()).await?;
     let mut partitions = Vec::new();
@@ -87,7 +100,7 @@ async fn read_on(parts: &Parts, config: &FluvioConfig, stream: Stream, counted: 
         let mut idle = true;
         for partition in &mut partitions {
             let before = partition.at;
-            partition.step(parts, &mut reader, stream).await?;
+            partition.step(parts, &mut reader, stream, behind).await?;
             idle &= partition.at == before;
         }
         *counted = true;
@@ -107,16 +120,27 @@ struct Partition {
 
 impl Partition {
     /// Counts what comes at a time.
-    async fn step(&mut self, parts: &Parts, reader: &mut FluvioReader, stream: Stream) -> Result<(), ReadError> {
+    async fn step(
+        &mut self,
+        parts: &Parts,
+        reader: &mut FluvioReader,
+        stream: Stream,
+        behind: &mut BTreeMap<String, Instant>,
+    ) -> Result<(), ReadError> {
         let fetched = reader.fetch(self.number, self.at).await?;
         if fetched.lost > 0 {
             let (log, records) = (&self.name, fetched.lost);
             tracing::error!(log, records, "records were gone before they were counted: the topic keeps them too short");
         }
         if fetched.anew {
-            let log = &self.name;
-            tracing::warn!(log, position = self.at, "the topic is not the one that was read before; reading it from its start");
+            let since = *behind.entry(self.name.clone()).or_insert_with(Instant::now);
+            if since.elapsed() < BEHIND {
+                return Err(ReadError::Behind(self.name.clone()));
+            }
+            let (log, position) = (&self.name, self.at);
+            tracing::warn!(log, position, "the topic is not the one that was read before; reading it from its start");
         }
+        behind.remove(&self.name);
         let mut records = fetched.records.into_iter();
         loop {
             let batch: Vec<(u64, String)> = records.by_ref().take(BATCH).collect();

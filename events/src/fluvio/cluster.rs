@@ -151,9 +151,7 @@ async fn bounded<T, E: Display>(
 ) -> Result<T, FluvioError> {
     match tokio::time::timeout(within, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => {
-            Err(FluvioError::Unreachable { address: address.to_owned(), problem: format!("{error:#}") })
-        }
+        Ok(Err(error)) => Err(FluvioError::Unreachable { address: address.to_owned(), problem: format!("{error:#}") }),
         Err(_) => Err(FluvioError::Slow { address: address.to_owned(), seconds: within.as_secs() }),
     }
 }

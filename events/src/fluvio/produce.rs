@@ -52,11 +52,15 @@ impl Producer {
     }
 
     /// Sends lots by partition; says of each whether it is there.
-    async fn send(&mut self, lots: BTreeMap<u32, Lot<'_>>) -> Result<BTreeMap<u32, Result<(), FluvioError>>, FluvioError> {
+    async fn send(
+        &mut self,
+        lots: BTreeMap<u32, Lot<'_>>,
+    ) -> Result<BTreeMap<u32, Result<(), FluvioError>>, FluvioError> {
         let mut by_leader: BTreeMap<i32, Vec<DefaultPartitionRequest>> = BTreeMap::new();
         for (partition, lot) in lots {
             let place = usize::try_from(partition).unwrap_or(usize::MAX);
-            let leader = self.topic.leaders.get(place).copied().ok_or_else(|| self.refused(partition, "no such partition"))?;
+            let leader =
+                self.topic.leaders.get(place).copied().ok_or_else(|| self.refused(partition, "no such partition"))?;
             let batches = pack(lot, self.compression).map_err(|problem| self.refused(partition, problem))?;
             by_leader.entry(leader).or_default().push(DefaultPartitionRequest {
                 partition_index: partition,
@@ -271,12 +275,15 @@ mod tests {
 
     #[test]
     fn a_lot_comes_out_of_its_batches_as_it_went_in() {
-        let values: Vec<String> = (0..3000).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(n % 400))).collect();
-        for compression in [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
-            let lot = values.iter().enumerate().map(|(n, value)| Keyed {
-                key: (n % 2 == 0).then(|| Cow::Owned(format!("k{n}"))),
-                value,
-            });
+        let values: Vec<String> =
+            (0..3000).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(n % 400))).collect();
+        for compression in
+            [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd]
+        {
+            let lot = values
+                .iter()
+                .enumerate()
+                .map(|(n, value)| Keyed { key: (n % 2 == 0).then(|| Cow::Owned(format!("k{n}"))), value });
             let batches = pack(lot.collect(), compression).expect("packed");
             assert!(batches.len() > 1, "{compression}");
             let back = unpack(&batches);

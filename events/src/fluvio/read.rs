@@ -30,7 +30,8 @@ pub struct Fetched {
     pub next: u64,
     /// Records that were gone before they were read: the topic's retention was shorter than the pause.
     pub lost: u64,
-    /// The topic is another one than before: it ends before the offset that was asked for. `next` is its start.
+    /// The partition ends before the offset that was asked for; `next` is its start. Either its leader has just come back
+    /// and does not know yet what is committed, or the topic is another one than before.
     pub anew: bool,
 }
 
@@ -119,13 +120,19 @@ impl FluvioReader {
             if start > from {
                 return Ok(Fetched { next: start, lost: start - from, ..Fetched::default() });
             }
-            let more = offset(told.high_watermark) > from;
+            let end = offset(told.high_watermark);
+            if end < from {
+                return self.elsewhere(partition, from).await;
+            }
+            let more = end > from;
             let read = whole(&told.records.batches, from).map_err(|problem| self.refused(partition, problem))?;
             if read.next > from || !more {
                 return Ok(read);
             }
             if max_bytes >= FETCH_BYTES_MAX {
-                return Err(self.refused(partition, format!("the batch at {from} is larger than {FETCH_BYTES_MAX} bytes")));
+                return Err(
+                    self.refused(partition, format!("the batch at {from} is larger than {FETCH_BYTES_MAX} bytes"))
+                );
             }
             max_bytes *= 4;
         }
@@ -166,7 +173,8 @@ fn whole(batches: &[Batch<RawRecords>], from: u64) -> Result<Fetched, String> {
             break;
         }
         let base = offset(batch.base_offset);
-        let records = batch.memory_records().map_err(|error| format!("the batch at {base} cannot be unpacked: {error}"))?;
+        let records =
+            batch.memory_records().map_err(|error| format!("the batch at {base} cannot be unpacked: {error}"))?;
         if records.len() != batch.records_len() {
             return Err(format!("the batch at {base} has {} records of {}", records.len(), batch.records_len()));
         }

@@ -246,7 +246,8 @@ impl House {
         for edge in &self.edges {
             loop {
                 let text = get(edge.health.0, "/metrics").await?;
-                let waits = text.lines().find_map(|line| line.strip_prefix("segue_ship_waiting_bytes{stream=\"facts\"} "));
+                let waits =
+                    text.lines().find_map(|line| line.strip_prefix("segue_ship_waiting_bytes{stream=\"facts\"} "));
                 if waits == Some("0") {
                     break;
                 }

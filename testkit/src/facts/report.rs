@@ -75,11 +75,13 @@ impl Report {
         report.match_up(diaries, facts);
         let bound = report.in_flight_at_kills + report.left;
         if report.extras.len() as u64 > bound {
-            let said = format!("{} extra facts, and {bound} requests were in flight at a kill or left", report.extras.len());
+            let said =
+                format!("{} extra facts, and {bound} requests were in flight at a kill or left", report.extras.len());
             report.violations.push(said);
         }
         if report.broken > report.in_flight_at_kills {
-            let said = format!("{} requests broke off, of which only {} at kills", report.broken, report.in_flight_at_kills);
+            let said =
+                format!("{} requests broke off, of which only {} at kills", report.broken, report.in_flight_at_kills);
             report.violations.push(said);
         }
         if report.completed < LEAST_EACH * report.players {
@@ -112,7 +114,13 @@ impl Report {
                     self.violations.push(format!("request {number} was {got:?} of {sid}, and its fact says {fact:?}"));
                 }
             } else if tried.contains(&number) {
-                self.extras.push((number, fact.sid.clone(), format!("{VERSION}/{}", fact.file), fact.bytes, fact.complete));
+                self.extras.push((
+                    number,
+                    fact.sid.clone(),
+                    format!("{VERSION}/{}", fact.file),
+                    fact.bytes,
+                    fact.complete,
+                ));
             } else {
                 self.violations.push(format!("fact {} tells of request {number}, which nobody made", fact.id));
             }
@@ -123,7 +131,7 @@ impl Report {
                 self.violations.push(format!("request {number} of {sid} completed {got:?}, and has {count} facts"));
             }
         }
-        let twice = tried.iter().filter(|number| seen.get(number).is_some_and(|count| *count > 1));
+        let twice = tried.iter().filter(|number| seen.get(*number).is_some_and(|count| *count > 1));
         self.violations.extend(twice.map(|number| format!("request {number} broke off, and has more than one fact")));
     }
 
@@ -151,7 +159,8 @@ impl Report {
                     break;
                 }
                 if began.elapsed() > within {
-                    self.violations.push(format!("{track}: the tally has {sums:?}; players and facts come to {wanted:?}"));
+                    self.violations
+                        .push(format!("{track}: the tally has {sums:?}; players and facts come to {wanted:?}"));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -176,7 +185,11 @@ impl fmt::Display for Report {
             "{} facts, {} of them recovered; {} requests in flight at kills, {} left by their players, {} broken off",
             self.facts, self.recovered, self.in_flight_at_kills, self.left, self.broken
         )?;
-        writeln!(f, "{} plays and {} distinct seconds, counted and by the players' own record", self.plays, self.seconds)?;
+        writeln!(
+            f,
+            "{} plays and {} distinct seconds, counted and by the players' own record",
+            self.plays, self.seconds
+        )?;
         writeln!(f, "{} extra facts:", self.extras.len())?;
         for (number, sid, file, bytes, complete) in &self.extras {
             let complete = if *complete { "complete" } else { "cut short" };
@@ -191,6 +204,10 @@ impl fmt::Display for Report {
         if let Some(dir) = &self.dir {
             writeln!(f, "the logs are in {}", dir.display())?;
         }
-        write!(f, "{}", if self.is_clean() { "every completed segment has one fact; the books agree" } else { "FAILED" })
+        write!(
+            f,
+            "{}",
+            if self.is_clean() { "every completed segment has one fact; the books agree" } else { "FAILED" }
+        )
     }
 }
