@@ -8,6 +8,7 @@ mod deploy;
 mod facts;
 mod playlists;
 mod plays;
+mod queue;
 mod roles;
 mod soak;
 mod songs;

@@ -1,6 +1,7 @@
 //! Transitions of plays that are yet to be published.
 
-use super::{Store, StoreError, Write};
+use super::dialect::{args, delete_some, insert_new};
+use super::{Store, StoreError, Write, transaction};
 
 /// One on its way.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -15,21 +16,9 @@ pub(crate) struct Waiting {
 
 /// Adds one, in the transaction that brought it about, as the so-and-so-manieth of it. One that waits already waits on.
 pub(crate) async fn put(tx: &mut Write, waiting: &Waiting, now: i64, place: i64) -> Result<(), StoreError> {
-    let done = sqlx::query("UPDATE plays_out SET record = ? WHERE id = ?")
-        .bind(&waiting.record)
-        .bind(&waiting.id)
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO plays_out (id, play, record, made_ms, place) VALUES (?, ?, ?, ?, ?)")
-            .bind(&waiting.id)
-            .bind(&waiting.play)
-            .bind(&waiting.record)
-            .bind(now)
-            .bind(place)
-            .execute(&mut **tx)
-            .await?;
-    }
+    let Waiting { id, play, record } = waiting;
+    let row = "plays_out (id, play, record, made_ms, place) VALUES (?, ?, ?, ?, ?)";
+    insert_new(tx, row, args![id.clone(), play.clone(), record.clone(), now, place]).await?;
     Ok(())
 }
 
@@ -43,18 +32,15 @@ pub(crate) async fn oldest(store: &Store, limit: u32) -> Result<Vec<Waiting>, St
 
 /// Forgets those that were published.
 pub(crate) async fn forget(store: &Store, published: &[Waiting]) -> Result<(), StoreError> {
-    let mut tx = store.begin().await?;
-    for waiting in published {
-        sqlx::query("DELETE FROM plays_out WHERE id = ?").bind(&waiting.id).execute(&mut *tx).await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    transaction!(store, |tx| {
+        for waiting in published {
+            sqlx::query("DELETE FROM plays_out WHERE id = ?").bind(waiting.id.as_str()).execute(&mut **tx).await?;
+        }
+        Ok(())
+    })
 }
 
-/// Forgets the ones from before this time, published or not. How many they were.
-pub(crate) async fn drop_before(store: &Store, before: i64) -> Result<u64, StoreError> {
-    let mut tx = store.begin().await?;
-    let done = sqlx::query("DELETE FROM plays_out WHERE made_ms < ?").bind(before).execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(done.rows_affected())
+/// Forgets the ones from before this time, published or not, at most `limit`. How many they were.
+pub(crate) async fn drop_before(store: &Store, before: i64, limit: u32) -> Result<u64, StoreError> {
+    transaction!(store, |tx| delete_some(tx, "plays_out", "id", "made_ms < ?", args![before], limit).await)
 }

@@ -1,7 +1,7 @@
 //! Facts and denials by way of Fluvio: each partition from the offset that is stored, batch by batch.
 //!
 //! Invariants: the offset of a partition moves in the transaction that counts what lies before it, and only from where
-//! the batch begins: of two tallies on one database the later one counts nothing. No offset is left out
+//! the batch begins, under the lease of whoever has the duty: of two tallies on one database the later one counts nothing. No offset is left out
 //! ([`FluvioReader`]); what comes twice, since an edge sent again what it was not sure of, is known by its id. Of denials, which have no
 //! ids here, what an edge sends again counts again.
 //!
@@ -14,8 +14,10 @@ use segue_events::{FluvioConfig, FluvioError, FluvioReader, Pauses};
 
 use super::{count, publish};
 use crate::bus::Topic;
+use crate::duty;
 use crate::state::{Parts, Shared};
-use crate::store::{StoreError, plays};
+use crate::store::leases::Held;
+use crate::store::{Lost, StoreError, plays, transaction};
 
 /// Records of one transaction: some hundred milliseconds of work at most, so that other writers get their turn.
 const BATCH: usize = 2000;
@@ -57,15 +59,28 @@ enum ReadError {
     Behind(String),
 }
 
-/// Reads one topic until shutdown.
-pub(crate) async fn run(parts: Shared, config: FluvioConfig, stream: Stream) {
+impl Lost for ReadError {
+    fn lost(&self) -> bool {
+        matches!(self, Self::Store(error) if error.lost())
+    }
+}
+
+/// Reads both topics until shutdown: the duty of one control plane among all.
+pub(crate) async fn run(parts: Shared) {
+    tokio::join!(
+        duty::keep(&parts, "fluvio-facts", |parts, held| Box::pin(go_on(parts, held, Stream::Facts))),
+        duty::keep(&parts, "fluvio-denials", |parts, held| Box::pin(go_on(parts, held, Stream::Denials))),
+    );
+}
+
+async fn go_on(parts: Shared, held: Held, stream: Stream) {
+    let Some(config) = parts.fluvio.clone() else { return };
     let topic = config.topic(stream.topic());
     let mut pauses = Pauses::default();
     let mut behind = BTreeMap::new();
     loop {
         let mut counted = false;
-        let read = read_on(&parts, &config, stream, &mut counted, &mut behind);
-        let Some(result) = parts.shutdown.run_until_cancelled(read).await else { return };
+        let result = read_on(&parts, &held, &config, stream, &mut counted, &mut behind).await;
         if counted && pauses.over() {
             tracing::info!(topic, "the tally counts again");
         }
@@ -74,15 +89,14 @@ pub(crate) async fn run(parts: Shared, config: FluvioConfig, stream: Stream) {
         if first {
             tracing::error!(topic, %error, "the tally stands still; it tries on");
         }
-        if parts.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return;
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// Reads on one connection, for [`RENEW`] or until something fails.
 async fn read_on(
     parts: &Parts,
+    held: &Held,
     config: &FluvioConfig,
     stream: Stream,
     counted: &mut bool,
@@ -100,7 +114,7 @@ async fn read_on(
         let mut idle = true;
         for partition in &mut partitions {
             let before = partition.at;
-            partition.step(parts, &mut reader, stream, behind).await?;
+            partition.step(parts, held, &mut reader, stream, behind).await?;
             idle &= partition.at == before;
         }
         *counted = true;
@@ -123,6 +137,7 @@ impl Partition {
     async fn step(
         &mut self,
         parts: &Parts,
+        held: &Held,
         reader: &mut FluvioReader,
         stream: Stream,
         behind: &mut BTreeMap<String, Instant>,
@@ -148,7 +163,7 @@ impl Partition {
             let next = batch.last().map_or(fetched.next, |(offset, _)| offset + 1);
             if next != self.at {
                 let batch: Vec<String> = batch.into_iter().map(|(_, record)| record).collect();
-                self.count(parts, stream, &batch, next).await?;
+                self.count(parts, held, stream, &batch, next).await?;
             }
             if next == fetched.next {
                 return Ok(());
@@ -156,25 +171,35 @@ impl Partition {
         }
     }
 
-    async fn count(&mut self, parts: &Parts, stream: Stream, batch: &[String], next: u64) -> Result<(), ReadError> {
-        let mut tx = parts.store.begin().await?;
-        let stored = plays::offset_now(&mut tx, &self.name).await?.unwrap_or(0);
-        if stored != self.at {
-            return Err(ReadError::Elsewhere(self.name.clone()));
-        }
-        let counted = match stream {
-            Stream::Facts => {
-                let counted = count::count_facts(&mut tx, batch, next).await?;
-                publish::store(parts, &mut tx, counted.plays()).await?;
-                Some(counted)
+    async fn count(
+        &mut self,
+        parts: &Parts,
+        held: &Held,
+        stream: Stream,
+        batch: &[String],
+        next: u64,
+    ) -> Result<(), ReadError> {
+        let (name, at) = (self.name.as_str(), self.at);
+        let counted = transaction!(parts.store, |tx| {
+            held.check(tx).await?;
+            plays::begin(tx).await?;
+            if plays::offset_now(tx, name).await?.unwrap_or(0) != at {
+                return Err(ReadError::Elsewhere(name.to_owned()));
             }
-            Stream::Denials => {
-                count::count_denials(&mut tx, batch, next).await?;
-                None
-            }
-        };
-        plays::set_offset(&mut tx, &self.name, next).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+            let counted = match stream {
+                Stream::Facts => {
+                    let counted = count::count_facts(tx, batch, next).await?;
+                    publish::store(parts, tx, counted.plays()).await?;
+                    Some(counted)
+                }
+                Stream::Denials => {
+                    count::count_denials(tx, batch, next).await?;
+                    None
+                }
+            };
+            plays::set_offset(tx, name, next).await?;
+            Ok::<_, ReadError>(counted)
+        })?;
         self.at = next;
         match counted {
             Some(counted) => counted.tell(parts),

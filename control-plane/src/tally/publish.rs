@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use segue_events::{FluvioConfig, FluvioSink, Pauses};
+use segue_events::{FluvioSink, Pauses};
 use serde::Serialize;
 
 use super::PlayEvent;
-use crate::clock;
+use crate::store::leases::Held;
+use crate::{clock, duty};
 use crate::state::{Parts, Shared};
 use crate::store::plays_out::{self, Waiting};
 use crate::store::{StoreError, Write};
@@ -22,6 +23,9 @@ const BATCH: u32 = 500;
 const LOOK: Duration = Duration::from_millis(250);
 /// What could not be published for so long is let go, so that a house without its Fluvio does not fill the database.
 const KEEP_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// And so many at a time.
+const DROP: u32 = 10_000;
 
 /// A transition as it is published.
 #[derive(Serialize)]
@@ -35,7 +39,7 @@ struct Published<'a> {
 
 /// Stores what a transaction brought about, where it is to be published.
 pub(super) async fn store(parts: &Parts, tx: &mut Write, events: &[PlayEvent]) -> Result<(), StoreError> {
-    if !parts.publishes {
+    if parts.fluvio.is_none() {
         return Ok(());
     }
     let now = clock::now_ms();
@@ -48,8 +52,13 @@ pub(super) async fn store(parts: &Parts, tx: &mut Write, events: &[PlayEvent]) -
     Ok(())
 }
 
-/// Publishes until shutdown.
-pub(crate) async fn run(parts: Shared, config: FluvioConfig) {
+/// Publishes until shutdown: the duty of one control plane among all.
+pub(crate) async fn run(parts: Shared) {
+    duty::keep(&parts, "plays", |parts, held| Box::pin(go_on(parts, held))).await;
+}
+
+async fn go_on(parts: Shared, _held: Held) {
+    let Some(config) = parts.fluvio.clone() else { return };
     let mut sink = FluvioSink::new(&config, "plays");
     let mut pauses = Pauses::default();
     loop {
@@ -68,9 +77,7 @@ pub(crate) async fn run(parts: Shared, config: FluvioConfig) {
                 pause
             }
         };
-        if parts.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-            return;
-        }
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -91,7 +98,7 @@ async fn step(parts: &Parts, sink: &mut FluvioSink) -> Result<bool, PublishError
     }
     let records: Vec<_> = waiting.iter().map(|one| (one.play.clone(), one.record.clone())).collect();
     if let Err(error) = sink.publish(&records).await {
-        let dropped = plays_out::drop_before(&parts.store, clock::now_ms() - KEEP_MS).await?;
+        let dropped = plays_out::drop_before(&parts.store, clock::now_ms() - KEEP_MS, DROP).await?;
         if dropped > 0 {
             tracing::error!(dropped, "transitions of plays waited for a week and were never published");
         }
