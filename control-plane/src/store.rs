@@ -19,6 +19,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod leases;
 pub(crate) mod plays;
+pub(crate) mod plays_out;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod tokens;

@@ -8,6 +8,7 @@
 
 mod client;
 mod control;
+mod events;
 mod hot;
 mod limits;
 mod origin;
@@ -27,6 +28,7 @@ use segue_signing::{Key, Revocation, SigningSecret};
 use crate::limit::{LimitsConfig, RedisConfig};
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use control::{ControlEndpoint, SnapshotConfig};
+pub use events::{EventsConfig, EventsSink};
 pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
 pub use policies::{PoliciesConfig, PolicyServices};
@@ -63,6 +65,8 @@ pub struct EdgeConfig {
     pub control: Option<ControlEndpoint>,
     /// The last good snapshot on disk (`[snapshot]`).
     pub snapshot: SnapshotConfig,
+    /// What becomes of facts and denials (`[events]`).
+    pub events: EventsConfig,
     /// The key of the signed debug header (`[debug] key`).
     pub debug_key: Option<SigningSecret>,
     /// Rate limits and streams (`[limits]`, `[streams]`).
@@ -288,6 +292,7 @@ impl EdgeConfig {
             watched: Vec::new(),
             control: None,
             snapshot: SnapshotConfig::default(),
+            events: EventsConfig::default(),
             debug_key: None,
             connections: ConnectionConfig::default(),
             tls: None,
@@ -328,6 +333,7 @@ impl EdgeConfig {
         config.control = ControlEndpoint::read(&root.section("control"));
         config.snapshot = SnapshotConfig::read(&root.section("snapshot"), config.control.is_some());
         config.policies = PoliciesConfig::read(&root.section("policies"), config.control.is_some());
+        config.events = EventsConfig::read(&root.section("events"), config.control.is_some());
         config.debug_key = control::read_debug_key(&root.section("debug"));
         config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);

@@ -23,9 +23,10 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cache::{Disk, Key, Memory};
 use crate::config::EdgeConfig;
-use crate::control::{self, Client, Standing};
+use crate::control::{self, Standing};
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
+use crate::fact::shipping::{Shipping, Way};
 use crate::fill::{Fill, RESERVATION_UNIT};
 use crate::limit::Limiter;
 use crate::listener::{Clients, Entrance};
@@ -45,7 +46,7 @@ use crate::upstream;
 /// What is left of a fill at shutdown is cut after this time; nobody waits for it any more.
 const FILLS_DRAIN: Duration = Duration::from_secs(2);
 
-/// For so long facts of the last requests are handed over at shutdown, where the control plane takes them.
+/// For so long facts of the last requests are handed over at shutdown, where the sink takes them.
 const FACTS_FLUSH: Duration = Duration::from_secs(5);
 
 /// What an edge is given beside its configuration.
@@ -120,6 +121,8 @@ pub(crate) struct Shared {
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
     pub(crate) ready: AtomicBool,
+    /// What became of the records in `events`.
+    pub(crate) shipping: Arc<Shipping>,
     /// How this edge stands with its control plane.
     pub(crate) standing: Standing,
     /// Where policies are made, counted and put into force.
@@ -159,7 +162,11 @@ impl Shared {
                 .concat(),
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text() + &self.standing.metrics()
+        let events = self.events.as_deref();
+        self.metrics.render(&readings, events)
+            + &self.shipping.metrics(events)
+            + &self.limiter.metrics_text()
+            + &self.standing.metrics()
     }
 }
 
@@ -174,7 +181,6 @@ pub struct Edge {
     /// Whoever watches and talks beside the requests; they end at `stop_keepers`, which comes after the last request.
     keepers: TaskTracker,
     stop_keepers: CancellationToken,
-    client: Option<Arc<Client>>,
 }
 
 impl std::fmt::Debug for Edge {
@@ -220,6 +226,10 @@ impl Edge {
         if let Some(link) = link {
             link.begin(&shared, &keepers, &stop_keepers);
         }
+        let way = |dir| Way::of(&shared.config.events.sink, client.as_ref(), &shared.config.name, dir);
+        if let (Some(events), Some(way)) = (&shared.events, shared.config.events.dir().and_then(way)) {
+            shared.shipping.begin(events, way, &keepers, &stop_keepers);
+        }
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
         let proxy = Arc::new(pingora_proxy::http_proxy(&conf, service.clone()));
@@ -233,22 +243,13 @@ impl Edge {
         }
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, tls, admin, stop, follower, keepers, stop_keepers, client })
+        Ok(Self { shared, clients, tls, admin, stop, follower, keepers, stop_keepers })
     }
 
     /// Watches the configuration file that this edge was started from: what may change hot changes with it.
     pub fn watch(&self, path: PathBuf, read: ReadConfig) {
         let (shared, stop) = (Arc::clone(&self.shared), self.stop_keepers.clone());
         self.keepers.spawn(async move { stop.run_until_cancelled(reload::watch(shared, path, read)).await });
-    }
-
-    /// Hands the facts and denials of the edge's log, which lies in `dir`, over to the control plane of `[control]`. Does
-    /// nothing where the edge has no log or no control plane.
-    pub fn ship(&self, dir: PathBuf) {
-        if let (Some(client), Some(events)) = (&self.client, &self.shared.events) {
-            let (client, events) = (Arc::clone(client), Arc::clone(events));
-            control::ship(&self.shared, client, events, dir, &self.keepers, self.stop_keepers.clone());
-        }
     }
 
     /// Where clients are served.
@@ -431,6 +432,7 @@ fn build(
         metrics,
         tasks,
         ready: AtomicBool::new(false),
+        shipping: Arc::default(),
         standing: Standing::default(),
         desk: Desk::new(&config).map_err(wrong("[policies]"))?,
         config,

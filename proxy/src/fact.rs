@@ -7,6 +7,7 @@
 //! On failure: a log that is full counts what it drops; the listener's request is not touched.
 
 pub(crate) mod cmcd;
+pub(crate) mod shipping;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -48,8 +48,9 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PoliciesConfig,
-    PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind,
+    PlaylistMode, PoliciesConfig, PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig,
+    SnapshotConfig, TicketConfig, TlsConfig,
     TtlConfig,
 };
 pub use doctor::examine;

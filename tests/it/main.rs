@@ -5,6 +5,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod deploy;
+mod facts;
 mod playlists;
 mod plays;
 mod policies;

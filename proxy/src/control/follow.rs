@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::IF_NONE_MATCH;
+use segue_events::Pauses;
 use segue_signing::{Followed, SnapshotDelta};
 
-use super::client::{Client, ControlError, Pauses, send};
+use super::client::{Client, ControlError, send};
 use super::kept::Kept;
 use crate::edge::Shared;
 use crate::snapshot::{unix_ms, unix_s};
@@ -29,7 +30,7 @@ const AT_LEAST: Duration = Duration::from_millis(20);
 
 /// Follows until it is dropped.
 pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Kept>, mut followed: Followed) {
-    let mut pauses = Pauses::new();
+    let mut pauses = Pauses::default();
     let mut is_first = true;
     loop {
         // At first, and after a failure, it asks for what is there: to be confirmed at once is worth more than to be told

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use segue_events::{Pauses, jittered};
 use segue_signing::{EdgeReport, KeyUseReport};
 
-use super::client::{Client, Pauses, jittered, send};
+use super::client::{Client, send};
 use crate::edge::Shared;
 use crate::snapshot::unix_ms;
 
@@ -25,7 +26,7 @@ const ANSWER_MAX: usize = 4096;
 /// Reports until it is dropped.
 pub(super) async fn run(shared: &Shared, client: &Client) {
     let boot = unix_ms();
-    let mut pauses = Pauses::new();
+    let mut pauses = Pauses::default();
     loop {
         let request = client.post("/v1/edge/report").json(&report(shared, boot));
         match send(request, WITHIN, ANSWER_MAX).await {
