@@ -50,8 +50,7 @@ pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
     DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind,
     PlaylistMode, PoliciesConfig, PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig,
-    SnapshotConfig, TicketConfig, TlsConfig,
-    TtlConfig,
+    SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
 pub use doctor::examine;
 pub use edge::{Edge, EdgeInputs, StartError};

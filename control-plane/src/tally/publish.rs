@@ -11,11 +11,11 @@ use segue_events::{FluvioSink, Pauses};
 use serde::Serialize;
 
 use super::PlayEvent;
-use crate::store::leases::Held;
-use crate::{clock, duty};
 use crate::state::{Parts, Shared};
+use crate::store::leases::Held;
 use crate::store::plays_out::{self, Waiting};
 use crate::store::{StoreError, Write};
+use crate::{clock, duty};
 
 /// Transitions of one parcel.
 const BATCH: u32 = 500;
