@@ -70,7 +70,7 @@ impl Cli {
             // Left out: what a client, not a fault, makes libraries call an error (counted in metrics), and Pingora's
             // pool saying so when two requests reach for one idle connection.
             Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => {
-                "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off"
+                "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off,fluvio=warn,fluvio_socket=warn"
             }
             Command::Doctor(_) => "error,pingora_core=off",
             Command::Explain(_)
