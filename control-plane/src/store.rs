@@ -18,6 +18,7 @@ pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod leases;
+pub(crate) mod look;
 pub(crate) mod plays;
 pub(crate) mod plays_out;
 pub(crate) mod removals;

@@ -14,6 +14,10 @@ use crate::store::{StoreError, Write, transaction};
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// Bytes of what becomes a key, with a prefix of ours: the database holds 191. Facts of our edges stay below
+/// (`segue_events::bounds`); a batch that one of somebody else's is in must not come back for ever.
+const KEY_MAX: usize = 180;
+
 /// The hour that a time is in.
 pub(super) fn hour(ts: i64) -> i64 {
     ts.div_euclid(HOUR_MS) * HOUR_MS
@@ -65,6 +69,14 @@ pub(super) async fn count_facts(tx: &mut Write, records: &[String], before: u64)
                 continue;
             }
         };
+        let keys = [Some(&fact.id), Some(&fact.track), Some(&fact.sid), fact.sub.as_ref()];
+        if keys.into_iter().flatten().any(|key| key.len() > KEY_MAX) {
+            tracing::error!(
+                before,
+                "a record names a track, session or listener at too great length; it is passed over"
+            );
+            continue;
+        }
         if plays::first_seen(tx, &fact.id, now).await? {
             batch.count(tx, &fact).await?;
             batch.told.facts.push(record.clone());
@@ -88,6 +100,9 @@ pub(super) async fn count_denials(tx: &mut Write, records: &[String], before: u6
     let mut counts = BTreeMap::new();
     for record in records {
         match serde_json::from_str::<Denial>(record) {
+            Ok(denial) if denial.reason.len() > KEY_MAX => {
+                tracing::error!(before, "a record names a reason at too great length; it is passed over");
+            }
             Ok(denial) => {
                 let ts = i64::try_from(denial.ts).unwrap_or(0);
                 *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
