@@ -31,6 +31,7 @@ BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
 TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl $(POLICY_PACKAGES)
+PYTHON_PACKAGES := python3 python3-venv
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -55,7 +56,7 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts lint console-test ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts analytics-tools lint console-test ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
 	cargo nextest run --release --locked --workspace
@@ -83,7 +84,8 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
-	python3 testkit/bench/bench.py --segue $(SEGUE)
+	cargo build --release --locked -p segue-control-plane --example tally
+	python3 testkit/bench/bench.py --segue $(SEGUE) --tally $(TARGET)/release/examples/tally
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
@@ -102,6 +104,17 @@ fuzz-tools:
 	@deploy/debian-packages $(FUZZ_PACKAGES)
 	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
+
+# DuckDB for the test that loads exports as docs/analytics.md says.
+DUCKDB_VERSION := 2.0.1
+ANALYTICS := $(TARGET)/analytics
+.PHONY: analytics-tools
+analytics-tools: $(ANALYTICS)/.duckdb-$(DUCKDB_VERSION)
+$(ANALYTICS)/.duckdb-$(DUCKDB_VERSION):
+	@deploy/debian-packages $(PYTHON_PACKAGES)
+	python3 -m venv $(ANALYTICS)
+	$(ANALYTICS)/bin/pip install --quiet --disable-pip-version-check duckdb==$(DUCKDB_VERSION)
+	touch $@
 
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:

@@ -25,7 +25,7 @@ enum Command {
     /// Run an edge: check tickets, cache and serve segments
     Edge(roles::RoleArgs),
     /// Run a control plane: uploads, jobs, tickets, plays
-    Control(roles::RoleArgs),
+    Control(roles::ControlRoleArgs),
     /// Run a transcode worker
     Transcode(roles::RoleArgs),
     /// Add, list, show, play and purge tracks
@@ -38,7 +38,7 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Say which step would refuse or serve a URL, and why
     Explain(explain::ExplainArgs),
-    /// Watch what the edges deliver
+    /// Watch and export what the edges deliver
     Events(events::EventsArgs),
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::Bus;
 use crate::config::ControlConfig;
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::state::{Parts, Shared};
@@ -169,6 +170,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
     let database = |error: crate::store::StoreError| StartError::new("database", error.to_string());
     auth::seed(&store, &config.tokens).await.map_err(database)?;
     let keys = Keys::start(&store, &config.keys).await.map_err(|error| StartError::new("keys", error.to_string()))?;
+    let kept = open_kept(&config, &store).await?;
     let objects = Objects::new(&config.objects);
     if config.objects.create_bucket {
         objects
@@ -180,6 +182,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        kept,
         objects,
         keys,
         bus: Bus::new(),
@@ -195,4 +198,38 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
         telling: tokio::sync::Mutex::new(()),
         tasks: TaskTracker::new(),
     })
+}
+
+async fn open_kept(config: &ControlConfig, store: &Store) -> Result<Kept, StartError> {
+    let folder = config.facts.folder(&config.database);
+    Kept::open(folder, config.facts.clone(), store).await.map_err(|error| {
+        StartError::new("facts", format!("{error}; check that the folder can be written by this user"))
+    })
+}
+
+/// What [`recount`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recount {
+    /// Facts that were counted again.
+    pub facts: u64,
+    /// Denials that were.
+    pub denials: u64,
+    /// The hour, in ms since the epoch, from which on everything was counted again; `None`: from the beginning.
+    pub from_ms: Option<i64>,
+}
+
+/// Counts plays and sums again from the facts that are kept, in one transaction. To be done while no control plane runs on this database.
+///
+/// # Errors
+/// One sentence on what cannot be opened or read; nothing has changed then.
+pub async fn recount(config: &ControlConfig) -> Result<Recount, StartError> {
+    let store = Store::open(&config.database).await.map_err(|error| StartError::new("database", error.to_string()))?;
+    let counted = async {
+        let kept = open_kept(config, &store).await?;
+        tally::recount(&store, &kept).await.map_err(|error| StartError::new("facts", error.to_string()))
+    }
+    .await;
+    store.close().await;
+    let tally::Recounted { facts, denials, from_ms } = counted?;
+    Ok(Recount { facts, denials, from_ms })
 }

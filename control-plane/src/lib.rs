@@ -20,9 +20,11 @@ mod clock;
 mod config;
 mod control;
 mod error;
+pub mod export;
 #[cfg(test)]
 mod fixture;
 mod ids;
+mod kept;
 mod keys;
 mod objects;
 mod plays;
@@ -35,5 +37,7 @@ mod sweeper;
 mod tally;
 mod views;
 
-pub use config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
-pub use control::{Control, ControlInputs, StartError};
+pub use config::{
+    ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig,
+};
+pub use control::{Control, ControlInputs, Recount, StartError, recount};

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::store::jobs::{JobRow, Patience};
@@ -21,6 +22,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Facts and denials that were counted.
+    pub(crate) kept: Kept,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
     pub(crate) bus: Bus,

@@ -8,13 +8,16 @@
 //!
 //! Queries are plain text with `?` placeholders. Where SQLite and MariaDB disagree, the difference stays in this folder.
 
+mod bulk;
 mod connect;
 pub(crate) mod edges;
 pub(crate) mod jobs;
+pub(crate) mod kept;
 pub(crate) mod keys;
 pub(crate) mod plays;
 pub(crate) mod removals;
 pub(crate) mod revocations;
+pub(crate) mod sums;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 
@@ -23,6 +26,8 @@ use std::path::Path;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub(crate) use connect::OpenError;
+
+use crate::kept::KeptError;
 
 /// A transaction that may write.
 pub(crate) type Write = Transaction<'static, Sqlite>;
@@ -39,6 +44,9 @@ pub(crate) enum StoreError {
     /// Text that is stored as JSON could not be written or read.
     #[error("database: {0}")]
     Json(#[from] serde_json::Error),
+    /// What is kept beside the database could not be written or read.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
 }
 
 impl StoreError {

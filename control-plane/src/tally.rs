@@ -2,9 +2,9 @@
 //!
 //! Facts and denials are read from a log by position. One transaction counts a batch and moves the position that is stored beside
 //! the sums; the log is told that it may forget the batch only after the commit. A crash anywhere in between leads to
-//! the same batch being read again from the stored position. Beyond that, ids of facts that were counted are kept for a
-//! while and skipped, so that a log which delivers twice (a restored one, a remote edge that posts again) counts once as
-//! well. Denials are counted by the position alone: whoever has no ticket causes them, and must not fill the database;
+//! the same batch being read again from the stored position. Beyond that, it is noted for a while which facts were counted, by their ids,
+//! so that a log which delivers twice (a restored one, a remote edge that posts again) counts once as
+//! well. What was counted is kept beside the database ([`crate::kept`]), and can be counted again from there ([`recount`]). Denials are counted by the position alone: whoever has no ticket causes them, and must not fill the database;
 //! a log that was restored from a copy counts the copy's denials again.
 //!
 //! Invariants: what is told to followers (transitions, facts) was committed. On failure the transaction is rolled
@@ -14,6 +14,8 @@
 mod count;
 mod follow;
 mod receive;
+mod recount;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +25,13 @@ use serde::Serialize;
 
 use crate::bus::Topic;
 use crate::clock;
-use crate::plays::rule::{self, Play, Transition};
+use crate::plays::rule::{Play, Transition};
 use crate::state::{Parts, Shared};
 use crate::store::{StoreError, plays};
 
+pub(crate) use count::hour;
 pub(crate) use receive::{Received, denials as receive_denials, facts as receive_facts};
+pub(crate) use recount::{Recounted, recount};
 
 /// How often plays that are over, and ids that are old, are looked for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -35,8 +39,8 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// A play is taken for ended this long after its end, so that facts which are still on their way find it open.
 const END_SLACK_MS: i64 = 2000;
 
-/// Ids are kept for a week: longer than any log holds records that may come again.
-const SEEN_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Ids, and who listened in which hour, are known for a week: longer than any log holds records that may come again.
+pub(crate) const SEEN_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// Plays that one transaction ends; a sweep that finds more goes on at once.
 const BATCH: u32 = 1000;
@@ -85,24 +89,18 @@ pub(crate) async fn sweep(parts: Shared) {
     }
 }
 
-/// Ends the plays that were over before `before`. `true`: there may be more.
+/// Ends the plays that were over before `before`, and forgets what is old. `true`: there may be more.
 async fn end_plays(parts: &Parts, before: i64) -> Result<bool, StoreError> {
     let now = clock::now_ms();
     let mut tx = parts.store.begin().await?;
-    let mut ended = Vec::new();
-    for mut play in plays::over(&mut tx, before, BATCH).await? {
-        let Some(transition) = rule::end(&mut play) else { continue };
-        plays::put(&mut tx, &play).await?;
-        let sums = plays::Sums { ended: 1, ..plays::Sums::default() };
-        plays::add(&mut tx, &play.track, count::hour(play.started_ms), &sums).await?;
-        plays::add(&mut tx, &play.track, plays::TOTAL, &sums).await?;
-        ended.push(PlayEvent::new(&play, transition, play.ends_ms));
-    }
-    plays::prune(&mut tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
+    let ended = count::end_plays(&mut tx, before, BATCH).await?;
+    let plays_before = now - i64::from(parts.kept.plays_days()) * 24 * 3_600_000;
+    plays::prune(&mut tx, now - SEEN_MS, hour(now - SEEN_MS), plays_before, FORGET).await?;
     tx.commit().await?;
-    for event in &ended {
-        parts.bus.tell(Topic::Plays, event);
+    for play in &ended {
+        parts.bus.tell(Topic::Plays, &PlayEvent::new(play, Transition::Ended, play.ends_ms));
     }
+    parts.kept.prune(&parts.store, now).await?;
     Ok(ended.len() >= BATCH as usize)
 }
 

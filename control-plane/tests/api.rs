@@ -18,3 +18,5 @@ mod events;
 mod life;
 #[path = "api/start.rs"]
 mod start;
+#[path = "api/stats.rs"]
+mod stats;

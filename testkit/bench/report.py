@@ -11,6 +11,7 @@ import fill
 import idle
 import load
 import plot
+import tally
 
 #: Largest ratio of CPU time per hit that is good enough, by transport and size.
 TARGETS = {
@@ -193,6 +194,8 @@ def page(result: dict) -> str:
                   f"Memory for a connection that was served once and stays open: the slope between {idle.FEW:,} and {idle.MANY:,} connections, "
                   "anonymous memory of all the server's processes, without the kernel's socket buffers. "
                   "nginx's table of connections is there from its start and so not in the slope.", "", idle_table(held), ""]
+    if result.get("tally"):
+        parts += ["## The tally", "", tally.text(result["tally"]), ""]
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
               f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, Linux {facts['kernel']}; taken {facts['taken']}, load average "

@@ -28,7 +28,7 @@ pub(crate) async fn facts(parts: &Parts, batch: Received<'_>, records: &[String]
     if let Some(elsewhere) = elsewhere(&mut tx, batch).await? {
         return Ok(elsewhere);
     }
-    let told = count::count_facts(&mut tx, records, batch.next).await?;
+    let told = count::count_facts(parts, &mut tx, records, batch.next).await?;
     edges::set_position(&mut tx, batch.log, batch.next, clock::now_ms()).await?;
     tx.commit().await?;
     told.tell(parts);
@@ -41,7 +41,7 @@ pub(crate) async fn denials(parts: &Parts, batch: Received<'_>, records: &[Strin
     if let Some(elsewhere) = elsewhere(&mut tx, batch).await? {
         return Ok(elsewhere);
     }
-    count::count_denials(&mut tx, records, batch.next).await?;
+    count::count_denials(parts, &mut tx, records, batch.next).await?;
     edges::set_position(&mut tx, batch.log, batch.next, clock::now_ms()).await?;
     tx.commit().await?;
     for record in records {
