@@ -40,7 +40,7 @@ struct Tail {
     topics: Vec<Topic>,
     /// Begin with what is kept: a span ago (2h), a time (2026-07-01T12:00:00Z), or the number that an earlier call ended with
     #[arg(long, value_name = "WHEN")]
-    from: Option<From>,
+    from: Option<Begin>,
     /// With --from: go on with what comes, until Ctrl-C
     #[arg(long)]
     follow: bool,
@@ -114,14 +114,14 @@ enum Format {
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Begin {
     /// The number of a record.
     Position(u64),
     /// Seconds since the epoch.
     Time(i64),
 }
 
-impl FromStr for From {
+impl FromStr for Begin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -129,7 +129,7 @@ impl FromStr for From {
             return Ok(Self::Position(position));
         }
         // A span lies before now: nothing is kept of the future.
-        let ago = match text.parse()? {
+        let ago = match text.parse::<When>()? {
             When::In(span) => When::In(-span.abs()),
             at @ When::At(_) => at,
         };
@@ -174,7 +174,7 @@ impl FromStr for Day {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match (text.len(), format!("{text}T00:00:00Z").parse()) {
+        match (text.len(), format!("{text}T00:00:00Z").parse::<When>()) {
             (10, Ok(When::At(at))) if at % 86_400 == 0 => Ok(Self(at * 1000)),
             _ => Err(format!("{text:?} is no day such as 2026-11-25")),
         }
@@ -270,10 +270,12 @@ mod tests {
         for wrong in ["2026-13-01", "25.11.2026", "2026-11-25T01", "1795564800", "1h"] {
             assert!(wrong.parse::<Day>().is_err(), "{wrong}");
         }
-        assert_eq!("12345".parse(), Ok(From::Position(12_345)));
-        let (From::Time(ago), now) = ("2h".parse().unwrap(), When::In(0).at().unwrap()) else { panic!("2h is a time") };
+        assert_eq!("12345".parse(), Ok(Begin::Position(12_345)));
+        let (Begin::Time(ago), now) = ("2h".parse().unwrap(), When::In(0).at().unwrap()) else {
+            panic!("2h is a time")
+        };
         assert!((now - 7200 - ago).abs() <= 1);
-        assert!("soon".parse::<From>().is_err());
+        assert!("soon".parse::<Begin>().is_err());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use segue_config::Secret;
 use segue_control_plane::{
-    Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig,
-    TokensConfig, UploadsConfig,
+    Control, ControlConfig, ControlInputs, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig,
+    TicketsConfig, TokensConfig, UploadsConfig,
 };
 use segue_events::{EventLog, FactDraft, LogOptions};
 
@@ -26,7 +26,8 @@ const WITHIN: Duration = Duration::from_secs(600);
 fn config(folder: &std::path::Path) -> ControlConfig {
     ControlConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        database: folder.join("control.db"),
+        database: DatabaseConfig::Sqlite(folder.join("control.db")),
+        redis: None,
         objects: ObjectsConfig {
             endpoint: "http://127.0.0.1:9".to_owned(),
             public_endpoint: None,

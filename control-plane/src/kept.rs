@@ -20,9 +20,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::FactsConfig;
+use crate::state::Shared;
 use crate::store::kept::{self, File as Row, Shelf};
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write, transaction};
 
 use frame::Label;
 pub(crate) use read::{Span, lines};
@@ -32,6 +34,25 @@ const FILE_MAX: u64 = 16 << 20;
 
 /// Or after this long, so that age lets go of what is old and no more.
 const FILE_SPAN: Duration = Duration::from_secs(24 * 3600);
+
+/// How often files are looked for that are beyond the bounds.
+const TEND: Duration = Duration::from_secs(60);
+
+/// Lets go of what is beyond the bounds, until shutdown: each control plane of its own folder.
+pub(crate) async fn tend(parts: Shared) {
+    let mut failing = false;
+    loop {
+        let result = parts.kept.prune(&parts.store, clock::now_ms()).await;
+        if let (Err(error), false) = (&result, failing) {
+            tracing::warn!(%error, "kept facts cannot be let go; trying on");
+        }
+        failing = result.is_err();
+        tokio::select! {
+            () = parts.shutdown.cancelled() => return,
+            () = tokio::time::sleep(TEND) => {}
+        }
+    }
+}
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +179,7 @@ impl Kept {
                     break;
                 }
                 bytes -= file.bytes;
-                let mut tx = store.begin().await?;
-                kept::forget(&mut tx, self.shelf(kind), file).await?;
-                tx.commit().await?;
+                transaction!(store, |tx| kept::forget(tx, self.shelf(kind), file).await)?;
                 remove(&self.path(kind, file.first))?;
             }
         }
@@ -192,9 +211,7 @@ impl Kept {
             tracing::error!(file = %path.display(), records = row.records - records, "kept records were lost with the power");
             // Numbers of records are places: those that are lost keep theirs, and the next file goes on after them.
             (row.bytes, row.begun_ms) = (bytes, 0);
-            let mut tx = store.begin().await?;
-            kept::put(&mut tx, self.shelf(kind), &row).await?;
-            tx.commit().await?;
+            transaction!(store, |tx| kept::put(tx, self.shelf(kind), &row).await)?;
         }
         Ok(())
     }

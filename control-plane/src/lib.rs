@@ -1,6 +1,6 @@
 //! The control plane: tracks and uploads, transcode jobs, tickets and keys, the tally of plays, and the console page.
 //!
-//! One axum service over SQLite and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
+//! One axum service over a database (SQLite or MariaDB) and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
 //! need neither (what a play is) stand in modules of their own.
 //!
 //! Invariants: the database is the truth, and what is told (events, snapshots) is told after the commit; nothing is
@@ -19,10 +19,16 @@ mod bus;
 mod clock;
 mod config;
 mod control;
+#[cfg(test)]
+#[path = "../tests/support/database.rs"]
+mod database;
+mod doctor;
+mod duty;
 mod error;
 pub mod export;
 #[cfg(test)]
 mod fixture;
+mod hints;
 mod ids;
 mod kept;
 mod keys;
@@ -38,6 +44,8 @@ mod tally;
 mod views;
 
 pub use config::{
-    ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, RedisConfig, TicketsConfig,
+    TokensConfig, UploadsConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
+pub use doctor::examine;

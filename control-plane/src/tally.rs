@@ -25,9 +25,11 @@ use serde::Serialize;
 
 use crate::bus::Topic;
 use crate::clock;
+use crate::duty;
 use crate::plays::rule::{Play, Transition};
 use crate::state::{Parts, Shared};
-use crate::store::{StoreError, plays};
+use crate::store::leases::Held;
+use crate::store::{StoreError, plays, transaction};
 
 pub(crate) use count::hour;
 pub(crate) use receive::{Received, denials as receive_denials, facts as receive_facts};
@@ -68,11 +70,15 @@ pub(crate) async fn denials(parts: Shared, events: Arc<EventLog>) {
     .await;
 }
 
-/// Ends plays by the wall clock, and forgets old ids, until shutdown.
+/// Ends plays by the wall clock, and forgets old ids, until shutdown: the duty of one control plane among all.
 pub(crate) async fn sweep(parts: Shared) {
+    duty::keep(&parts, "tally", |parts, held| Box::pin(end_plays_on(parts, held))).await;
+}
+
+async fn end_plays_on(parts: Shared, held: Held) {
     let mut failing = false;
     loop {
-        let result = end_plays(&parts, clock::now_ms() - END_SLACK_MS).await;
+        let result = end_plays(&parts, &held, clock::now_ms() - END_SLACK_MS).await;
         match (&result, failing) {
             (Err(error), false) => tracing::warn!(%error, "plays cannot be ended; trying on"),
             (Ok(_), true) => tracing::info!("plays are ended again"),
@@ -82,25 +88,24 @@ pub(crate) async fn sweep(parts: Shared) {
         if matches!(result, Ok(true)) {
             continue;
         }
-        tokio::select! {
-            () = parts.shutdown.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
-        }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
 /// Ends the plays that were over before `before`, and forgets what is old. `true`: there may be more.
-async fn end_plays(parts: &Parts, before: i64) -> Result<bool, StoreError> {
+async fn end_plays(parts: &Parts, held: &Held, before: i64) -> Result<bool, StoreError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let ended = count::end_plays(&mut tx, before, BATCH).await?;
     let plays_before = now - i64::from(parts.kept.plays_days()) * 24 * 3_600_000;
-    plays::prune(&mut tx, now - SEEN_MS, hour(now - SEEN_MS), plays_before, FORGET).await?;
-    tx.commit().await?;
+    let ended = transaction!(parts.store, |tx| {
+        held.check(tx).await?;
+        plays::begin(tx).await?;
+        let ended = count::end_plays(tx, before, BATCH).await?;
+        plays::prune(tx, now - SEEN_MS, hour(now - SEEN_MS), plays_before, FORGET).await?;
+        Ok::<Vec<Play>, StoreError>(ended)
+    })?;
     for play in &ended {
         parts.bus.tell(Topic::Plays, &PlayEvent::new(play, Transition::Ended, play.ends_ms));
     }
-    parts.kept.prune(&parts.store, now).await?;
     Ok(ended.len() >= BATCH as usize)
 }
 

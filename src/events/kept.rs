@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use futures::StreamExt;
 use serde_json::Value;
 
-use super::{From, Printer, Tail, Topic};
+use super::{Begin, Printer, Tail, Topic};
 use crate::client::Control;
 
 /// Between two looks at what has come.
@@ -76,8 +76,8 @@ pub(super) async fn tail(control: &Control, tail: Tail, json: bool) -> anyhow::R
         format!("&{}", url::form_urlencoded::Serializer::new(String::new()).append_pair("track", track).finish())
     });
     let mut from = match tail.from {
-        Some(From::Position(position)) => format!("position={position}"),
-        Some(From::Time(at)) => format!("from={}", at.saturating_mul(1000)),
+        Some(Begin::Position(position)) => format!("position={position}"),
+        Some(Begin::Time(at)) => format!("from={}", at.saturating_mul(1000)),
         None => "position=0".to_owned(),
     };
     loop {

@@ -98,11 +98,10 @@ CREATE TABLE kept_files (
     PRIMARY KEY (folder, kind, first)
 );
 
--- Up to where kept files were let go: the latest time of a record in them, and the number after the last.
+-- The number after the last record of a file that was let go.
 CREATE TABLE kept_gone (
     folder         TEXT    NOT NULL,
     kind           TEXT    NOT NULL,
-    to_ms          INTEGER NOT NULL,
     next           INTEGER NOT NULL,
     PRIMARY KEY (folder, kind)
 );

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::dialect::{args, upsert};
 use super::{Store, StoreError, Write};
 
 /// One file: its records are those from number `first` on.
@@ -52,37 +53,23 @@ pub(crate) async fn next_after_gone(tx: &mut Write, shelf: Shelf<'_>) -> Result<
 
 /// Notes a file as it now is.
 pub(crate) async fn put(tx: &mut Write, shelf: Shelf<'_>, file: &File) -> Result<(), StoreError> {
-    let done = sqlx::query(
-        "UPDATE kept_files SET records = ?, bytes = ?, from_ms = ?, to_ms = ?, begun_ms = ? \
-         WHERE folder = ? AND kind = ? AND first = ?",
+    upsert(
+        tx,
+        "kept_files (folder, kind, first, records, bytes, from_ms, to_ms, begun_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "folder, kind, first",
+        "records = new(records), bytes = new(bytes), from_ms = new(from_ms), to_ms = new(to_ms), begun_ms = new(begun_ms)",
+        args![
+            shelf.folder,
+            shelf.kind,
+            file.first,
+            file.records,
+            file.bytes,
+            file.from_ms,
+            file.to_ms,
+            file.begun_ms,
+        ],
     )
-    .bind(file.records)
-    .bind(file.bytes)
-    .bind(file.from_ms)
-    .bind(file.to_ms)
-    .bind(file.begun_ms)
-    .bind(shelf.folder)
-    .bind(shelf.kind)
-    .bind(file.first)
-    .execute(&mut **tx)
-    .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query(
-            "INSERT INTO kept_files (folder, kind, first, records, bytes, from_ms, to_ms, begun_ms) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(shelf.folder)
-        .bind(shelf.kind)
-        .bind(file.first)
-        .bind(file.records)
-        .bind(file.bytes)
-        .bind(file.from_ms)
-        .bind(file.to_ms)
-        .bind(file.begun_ms)
-        .execute(&mut **tx)
-        .await?;
-    }
-    Ok(())
+    .await
 }
 
 /// Lets a file go, which must be the oldest.
@@ -93,22 +80,12 @@ pub(crate) async fn forget(tx: &mut Write, shelf: Shelf<'_>, file: &File) -> Res
         .bind(file.first)
         .execute(&mut **tx)
         .await?;
-    let next = file.first + file.records;
-    let done = sqlx::query("UPDATE kept_gone SET to_ms = ?, next = ? WHERE folder = ? AND kind = ?")
-        .bind(file.to_ms)
-        .bind(next)
-        .bind(shelf.folder)
-        .bind(shelf.kind)
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO kept_gone (folder, kind, to_ms, next) VALUES (?, ?, ?, ?)")
-            .bind(shelf.folder)
-            .bind(shelf.kind)
-            .bind(file.to_ms)
-            .bind(next)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    upsert(
+        tx,
+        "kept_gone (folder, kind, next) VALUES (?, ?, ?)",
+        "folder, kind",
+        "next = new(next)",
+        args![shelf.folder, shelf.kind, file.first + file.records],
+    )
+    .await
 }

@@ -1,17 +1,24 @@
 //! What the tally keeps of single things: offsets, ids that were counted, plays, who listened. Sums stand in `sums.rs`.
 //!
 //! Every writing function takes the tally's transaction: a sum that moved without its offset, or an offset without
-//! its sum, cannot be.
+//! its sum, cannot be. One such transaction is under way at a time ([`begin`]), since a play is read, changed and written
+//! back.
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, FromRow, Row};
 
 use super::bulk::{self, There};
+use super::dialect::{Dialect, args, delete_some, turn, upsert};
 use super::{Store, StoreError, Write};
 use crate::plays::cover::Cover;
 use crate::plays::rule::Play;
+
+/// Begins counting: what others count meanwhile waits until this transaction ends.
+pub(crate) async fn begin(tx: &mut Write) -> Result<(), StoreError> {
+    turn(tx, "tally").await
+}
 
 /// Where reading of a log goes on; `None`: never read.
 pub(crate) async fn offset(store: &Store, log: &str) -> Result<Option<u64>, StoreError> {
@@ -21,20 +28,8 @@ pub(crate) async fn offset(store: &Store, log: &str) -> Result<Option<u64>, Stor
 }
 
 pub(crate) async fn set_offset(tx: &mut Write, log: &str, position: u64) -> Result<(), StoreError> {
-    let position = super::tracks::signed(position);
-    let done = sqlx::query("UPDATE offsets SET position = ? WHERE log = ?")
-        .bind(position)
-        .bind(log)
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO offsets (log, position) VALUES (?, ?)")
-            .bind(log)
-            .bind(position)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    let row = "offsets (log, position) VALUES (?, ?)";
+    upsert(tx, row, "log", "position = new(position)", args![log, super::tracks::signed(position)]).await
 }
 
 /// A block of ids that were counted: what they have in common, and its number.
@@ -44,7 +39,7 @@ pub(crate) type Block = (String, i64);
 pub(crate) async fn seen(tx: &mut Write, blocks: &[Block]) -> Result<HashMap<Block, Vec<u8>>, StoreError> {
     let mut found = HashMap::new();
     for piece in bulk::sizes(blocks) {
-        let known = bulk::one_of(&["stem", "block"], piece.len());
+        let known = bulk::one_of(Dialect::of(tx), &["stem", "block"], piece.len());
         let sql = AssertSqlSafe(format!("SELECT stem, block, bits FROM seen_blocks WHERE {known}"));
         let query = piece.iter().fold(sqlx::query_as(sql), |query, (stem, block)| query.bind(stem).bind(block));
         let rows: Vec<(String, i64, Vec<u8>)> = query.fetch_all(&mut **tx).await?;
@@ -55,8 +50,10 @@ pub(crate) async fn seen(tx: &mut Write, blocks: &[Block]) -> Result<HashMap<Blo
 
 /// Stores blocks as they now are.
 pub(crate) async fn put_seen(tx: &mut Write, blocks: &[(Block, Vec<u8>)], now: i64) -> Result<(), StoreError> {
+    const OTHERS: [&str; 2] = ["bits", "seen_ms"];
     for piece in bulk::sizes(blocks) {
-        let sql = bulk::insert("seen_blocks", &["stem", "block"], &["bits", "seen_ms"], piece.len(), There::Replaced);
+        let keys = ["stem", "block"];
+        let sql = bulk::insert(Dialect::of(tx), "seen_blocks", &keys, &OTHERS, piece.len(), There::Replaced);
         let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, ((stem, block), bits)| {
             query.bind(stem).bind(block).bind(bits).bind(now)
         });
@@ -73,39 +70,17 @@ pub(crate) async fn prune(
     plays_before: i64,
     limit: u32,
 ) -> Result<(), StoreError> {
-    let old: Vec<Block> = sqlx::query_as("SELECT stem, block FROM seen_blocks WHERE seen_ms < ? LIMIT ?")
-        .bind(seen_before)
-        .bind(i64::from(limit))
-        .fetch_all(&mut **tx)
-        .await?;
-    for piece in bulk::sizes(&old) {
-        let sql = format!("DELETE FROM seen_blocks WHERE {}", bulk::one_of(&["stem", "block"], piece.len()));
-        let query = sqlx::query(AssertSqlSafe(sql));
-        piece.iter().fold(query, |query, (stem, block)| query.bind(stem).bind(block)).execute(&mut **tx).await?;
-    }
-    let old: Vec<Heard> =
-        sqlx::query_as("SELECT track, hour_ms, listener FROM listeners WHERE hour_ms >= 0 AND hour_ms < ? LIMIT ?")
-            .bind(hours_before)
-            .bind(i64::from(limit))
-            .fetch_all(&mut **tx)
-            .await?;
-    for piece in bulk::sizes(&old) {
-        let sql =
-            format!("DELETE FROM listeners WHERE {}", bulk::one_of(&["track", "hour_ms", "listener"], piece.len()));
-        piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_heard).execute(&mut **tx).await?;
-    }
-    let old: Vec<String> = sqlx::query_scalar("SELECT id FROM plays WHERE ended_ms < ? ORDER BY ended_ms LIMIT ?")
-        .bind(plays_before)
-        .bind(i64::from(limit))
-        .fetch_all(&mut **tx)
-        .await?;
-    delete(tx, &old).await
+    delete_some(tx, "seen_blocks", "stem, block", "seen_ms < ?", args![seen_before], limit).await?;
+    let old = "hour_ms >= 0 AND hour_ms < ?";
+    delete_some(tx, "listeners", "track, hour_ms, listener", old, args![hours_before], limit).await?;
+    delete_some(tx, "plays", "id", "ended_ms < ?", args![plays_before], limit).await?;
+    Ok(())
 }
 
 struct PlayRow(Play);
 
-impl FromRow<'_, SqliteRow> for PlayRow {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, AnyRow> for PlayRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let covered: &str = row.try_get("covered")?;
         let covered = Cover::from_text(covered).ok_or_else(|| {
             let error = StoreError::Unknown { column: "plays.covered", value: covered.to_owned() };
@@ -122,10 +97,14 @@ impl FromRow<'_, SqliteRow> for PlayRow {
             ended_ms: row.try_get("ended_ms")?,
             covered,
             qualified: row.try_get::<i64, _>("qualified")? != 0,
-            quartile: row.try_get("quartile")?,
-            decile: row.try_get("decile")?,
+            quartile: few(row, "quartile")?,
+            decile: few(row, "decile")?,
         }))
     }
+}
+
+fn few(row: &AnyRow, column: &str) -> Result<u8, sqlx::Error> {
+    Ok(u8::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u8::MAX))
 }
 
 fn plays_of(rows: Vec<PlayRow>) -> Vec<Play> {
@@ -144,7 +123,7 @@ pub(crate) async fn of_sessions(
 ) -> Result<Vec<Play>, StoreError> {
     let mut found = Vec::new();
     for piece in bulk::sizes(sessions) {
-        let theirs = bulk::one_of(&["track", "sid"], piece.len());
+        let theirs = bulk::one_of(Dialect::of(tx), &["track", "sid"], piece.len());
         let sql = AssertSqlSafe(format!("SELECT * FROM plays WHERE {theirs} AND last_ms >= ? AND first_ms <= ?"));
         let query = piece.iter().fold(sqlx::query_as(sql), |query, (track, sid)| query.bind(track).bind(sid));
         found.extend(plays_of(query.bind(from).bind(to).fetch_all(&mut **tx).await?));
@@ -180,7 +159,7 @@ pub(crate) async fn put(tx: &mut Write, plays: &[&Play]) -> Result<(), StoreErro
         "decile",
     ];
     for piece in bulk::sizes(plays) {
-        let sql = bulk::insert("plays", &["id"], &OTHERS, piece.len(), There::Replaced);
+        let sql = bulk::insert(Dialect::of(tx), "plays", &["id"], &OTHERS, piece.len(), There::Replaced);
         let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, play| {
             query
                 .bind(&play.id)
@@ -194,8 +173,8 @@ pub(crate) async fn put(tx: &mut Write, plays: &[&Play]) -> Result<(), StoreErro
                 .bind(play.until_ms())
                 .bind(play.covered.to_text())
                 .bind(i64::from(play.qualified))
-                .bind(play.quartile)
-                .bind(play.decile)
+                .bind(i64::from(play.quartile))
+                .bind(i64::from(play.decile))
         });
         query.execute(&mut **tx).await?;
     }
@@ -205,7 +184,7 @@ pub(crate) async fn put(tx: &mut Write, plays: &[&Play]) -> Result<(), StoreErro
 /// Forgets plays: they are part of another now, or old.
 pub(crate) async fn delete(tx: &mut Write, ids: &[String]) -> Result<(), StoreError> {
     for piece in bulk::sizes(ids) {
-        let sql = format!("DELETE FROM plays WHERE {}", bulk::one_of(&["id"], piece.len()));
+        let sql = format!("DELETE FROM plays WHERE {}", bulk::one_of(Dialect::of(tx), &["id"], piece.len()));
         piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, id| query.bind(id)).execute(&mut **tx).await?;
     }
     Ok(())
@@ -215,7 +194,8 @@ pub(crate) async fn delete(tx: &mut Write, ids: &[String]) -> Result<(), StoreEr
 pub(crate) async fn durations(tx: &mut Write, tracks: &[String]) -> Result<HashMap<String, u64>, StoreError> {
     let mut found = HashMap::new();
     for piece in bulk::sizes(tracks) {
-        let sql = format!("SELECT id, duration_ms FROM tracks WHERE {}", bulk::one_of(&["id"], piece.len()));
+        let sql =
+            format!("SELECT id, duration_ms FROM tracks WHERE {}", bulk::one_of(Dialect::of(tx), &["id"], piece.len()));
         let query = piece.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, id| query.bind(id));
         let rows: Vec<(String, Option<i64>)> = query.fetch_all(&mut **tx).await?;
         found.extend(rows.into_iter().filter_map(|(id, ms)| Some((id, u64::try_from(ms?).ok()?))));
@@ -226,18 +206,12 @@ pub(crate) async fn durations(tx: &mut Write, tracks: &[String]) -> Result<HashM
 /// Somebody who was heard: track (or '' for the house), hour (or the total's), and who.
 pub(crate) type Heard = (String, i64, String);
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, <sqlx::Sqlite as sqlx::Database>::Arguments>;
-
-fn bind_heard<'q>(query: Query<'q>, (track, hour_ms, listener): &'q Heard) -> Query<'q> {
-    query.bind(track).bind(hour_ms).bind(listener)
-}
-
 /// Notes who was heard; gives those who were not known before.
 pub(crate) async fn first_heard(tx: &mut Write, heard: &HashSet<Heard>) -> Result<Vec<Heard>, StoreError> {
     let all: Vec<&Heard> = heard.iter().collect();
     let mut known = HashSet::new();
     for piece in bulk::sizes(&all) {
-        let theirs = bulk::one_of(&["track", "hour_ms", "listener"], piece.len());
+        let theirs = bulk::one_of(Dialect::of(tx), &["track", "hour_ms", "listener"], piece.len());
         let sql = AssertSqlSafe(format!("SELECT track, hour_ms, listener FROM listeners WHERE {theirs}"));
         let query = piece.iter().fold(sqlx::query_as::<_, Heard>(sql), |query, (track, hour_ms, listener)| {
             query.bind(track).bind(hour_ms).bind(listener)
@@ -246,8 +220,12 @@ pub(crate) async fn first_heard(tx: &mut Write, heard: &HashSet<Heard>) -> Resul
     }
     let new: Vec<Heard> = all.into_iter().filter(|one| !known.contains(*one)).cloned().collect();
     for piece in bulk::sizes(&new) {
-        let sql = bulk::insert::<&str>("listeners", &["track", "hour_ms", "listener"], &[], piece.len(), There::Never);
-        piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_heard).execute(&mut **tx).await?;
+        let keys = ["track", "hour_ms", "listener"];
+        let sql = bulk::insert::<&str>(Dialect::of(tx), "listeners", &keys, &[], piece.len(), There::Never);
+        let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, (track, hour_ms, listener)| {
+            query.bind(track).bind(hour_ms).bind(listener)
+        });
+        query.execute(&mut **tx).await?;
     }
     Ok(new)
 }

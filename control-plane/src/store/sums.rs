@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, FromRow, Row};
 
 use super::bulk::{self, There};
+use super::dialect::Dialect;
 use super::{Store, StoreError, Write};
 use crate::plays::sums::{COLUMNS, Sums};
 
@@ -21,7 +22,7 @@ pub(crate) type Key = (String, i64);
 /// Adds to rows.
 pub(crate) async fn add(tx: &mut Write, more: &[(Key, Sums)]) -> Result<(), StoreError> {
     for piece in bulk::sizes(more) {
-        let sql = bulk::insert("sums", &["track", "hour_ms"], &COLUMNS, piece.len(), There::Added);
+        let sql = bulk::insert(Dialect::of(tx), "sums", &["track", "hour_ms"], &COLUMNS, piece.len(), There::Added);
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for ((track, hour_ms), sums) in piece {
             query = query.bind(track).bind(hour_ms);
@@ -37,8 +38,8 @@ pub(crate) async fn add(tx: &mut Write, more: &[(Key, Sums)]) -> Result<(), Stor
 /// A row, with its hour.
 struct Row1(i64, Sums);
 
-impl FromRow<'_, SqliteRow> for Row1 {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, AnyRow> for Row1 {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let mut sums = Sums::default();
         for (n, number) in sums.numbers().enumerate() {
             *number = row.try_get(n)?;
@@ -101,11 +102,12 @@ pub(crate) async fn heard(store: &Store, track: &str, from: i64, to: i64) -> Res
 
 /// Adds to the count of denials.
 pub(crate) async fn add_denials(tx: &mut Write, counts: &BTreeMap<(i64, String), i64>) -> Result<(), StoreError> {
+    let keys = ["hour_ms", "reason"];
     let rows: Vec<_> = counts.iter().collect();
     for piece in bulk::sizes(&rows) {
-        let sql = bulk::insert("denials", &["hour_ms", "reason"], &["count"], piece.len(), There::Added);
+        let sql = bulk::insert(Dialect::of(tx), "denials", &keys, &["count"], piece.len(), There::Added);
         let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, ((hour_ms, reason), count)| {
-            query.bind(hour_ms).bind(reason).bind(count)
+            query.bind(*hour_ms).bind(reason).bind(**count)
         });
         query.execute(&mut **tx).await?;
     }

@@ -18,7 +18,7 @@ use crate::plays::sums::Sums;
 use crate::state::Parts;
 use crate::store::plays::{self, Heard, Session};
 use crate::store::sums::{self, HOUSE, Key, TOTAL};
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, transaction};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -48,11 +48,12 @@ impl Counted {
 
 /// Counts facts and stores the position after them.
 pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> Result<Counted, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let told = count_facts(parts, &mut tx, records, next.0).await?;
-    plays::set_offset(&mut tx, "facts", next.0).await?;
-    tx.commit().await?;
-    Ok(told)
+    transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        let told = count_facts(parts, tx, records, next.0).await?;
+        plays::set_offset(tx, "facts", next.0).await?;
+        Ok(told)
+    })
 }
 
 /// Counts facts that were not counted before, and keeps them; `before` is the position after them, for the log.
@@ -96,11 +97,11 @@ fn ts(fact: &Fact) -> i64 {
 /// Counts denials by reason and hour and stores the position after them: rows of the database for hours and reasons
 /// alone, however many denials there are.
 pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -> Result<(), StoreError> {
-    let mut tx = parts.store.begin().await?;
-    count_denials(parts, &mut tx, records, next.0).await?;
-    plays::set_offset(&mut tx, "denials", next.0).await?;
-    tx.commit().await?;
-    Ok(())
+    transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        count_denials(parts, tx, records, next.0).await?;
+        plays::set_offset(tx, "denials", next.0).await
+    })
 }
 
 /// Counts denials, and keeps them; `before` as above.

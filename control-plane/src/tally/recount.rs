@@ -16,7 +16,7 @@ use super::{BATCH, END_SLACK_MS};
 use crate::clock;
 use crate::kept::{self, Kept, Kind, Span};
 use crate::store::sums::{self, HOUSE, TOTAL};
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write, plays, transaction};
 
 /// Facts that are counted at a time.
 const FACTS: usize = 5000;
@@ -36,20 +36,23 @@ pub(crate) struct Recounted {
 /// Counts again.
 pub(crate) async fn recount(store: &Store, kept: &Kept) -> Result<Recounted, StoreError> {
     let from = first_whole_hour(store, kept).await?;
-    let mut tx = store.begin().await?;
-    sums::wipe(&mut tx, from).await?;
-    let mut facts = 0;
-    let mut pieces = pieces(kept, store, Kind::Facts, from).await?;
-    while let Some(piece) = pieces.recv().await {
-        let piece: Vec<Fact> = piece?.iter().map(|record| serde_json::from_str(record)).collect::<Result<_, _>>()?;
-        facts += piece.len() as u64;
-        Batch::count(&mut tx, piece.iter()).await?;
-    }
-    let before = clock::now_ms() - END_SLACK_MS;
-    while end_plays(&mut tx, before, BATCH).await?.len() >= BATCH as usize {}
-    sums::total_up(&mut tx).await?;
-    let denials = count_denials(&mut tx, store, kept, from).await?;
-    tx.commit().await?;
+    let (facts, denials) = transaction!(store, |tx| {
+        plays::begin(tx).await?;
+        sums::wipe(tx, from).await?;
+        let mut facts = 0;
+        let mut pieces = pieces(kept, store, Kind::Facts, from).await?;
+        while let Some(piece) = pieces.recv().await {
+            let piece: Vec<Fact> =
+                piece?.iter().map(|record| serde_json::from_str(record)).collect::<Result<_, serde_json::Error>>()?;
+            facts += piece.len() as u64;
+            Batch::count(tx, piece.iter()).await?;
+        }
+        let before = clock::now_ms() - END_SLACK_MS;
+        while end_plays(tx, before, BATCH).await?.len() >= BATCH as usize {}
+        sums::total_up(tx).await?;
+        let denials = count_denials(tx, store, kept, from).await?;
+        Ok::<_, StoreError>((facts, denials))
+    })?;
     Ok(Recounted { facts, denials, from_ms: (from > i64::MIN).then_some(from) })
 }
 
@@ -63,6 +66,7 @@ async fn count_denials(tx: &mut Write, store: &Store, kept: &Kept, from: i64) ->
             *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
         }
     }
+    let kept_ones: i64 = counts.values().sum();
     // Denials of which some are kept no more stay as they were counted.
     let counted: HashMap<(i64, String), i64> = sums::denials_between(store, i64::MIN, i64::MAX)
         .await?
@@ -73,7 +77,7 @@ async fn count_denials(tx: &mut Write, store: &Store, kept: &Kept, from: i64) ->
     let more =
         counts.iter().map(|(key, count)| (key.clone(), count - counted.get(key).copied().unwrap_or(0))).collect();
     sums::add_denials(tx, &more).await?;
-    Ok(counts.values().map(|count| u64::try_from(*count).unwrap_or(0)).sum())
+    Ok(u64::try_from(kept_ones).unwrap_or(0))
 }
 
 /// The first hour from which on every fact that was counted is kept.

@@ -60,6 +60,11 @@ async fn total(parts: &Shared) -> Sums {
     sums::total(&parts.store, TRACK).await.unwrap().unwrap()
 }
 
+/// Ends what was over before.
+async fn end(parts: &Shared, before: i64) {
+    end_plays(parts, &fixture::held(parts).await, before).await.unwrap();
+}
+
 /// Every row of `sums` of a track, the total last.
 async fn all(parts: &Shared, track: &str) -> Vec<(i64, Sums)> {
     let mut rows = sums::hours(&parts.store, track, i64::MIN, i64::MAX).await.unwrap();
@@ -185,15 +190,15 @@ async fn plays_end_by_the_clock_of_facts_and_of_the_wall() {
     catch_up(&parts, &log).await;
     let sums = total(&parts).await;
     assert_eq!((sums.plays, sums.ended), (2, 0));
-    end_plays(&parts, i64::try_from(t0).unwrap() + 600_001).await.unwrap();
+    end(&parts, i64::try_from(t0).unwrap() + 600_001).await;
     assert_eq!(total(&parts).await.ended, 1, "the second is not over then");
-    end_plays(&parts, clock::now_ms()).await.unwrap();
-    end_plays(&parts, clock::now_ms()).await.unwrap();
+    end(&parts, clock::now_ms()).await;
+    end(&parts, clock::now_ms()).await;
     assert_eq!(total(&parts).await.ended, 2);
     // A fact of the second play comes late: it counts, and ends nothing twice.
     deliver(&log, "s1", 1, Some(t0 + 700_500));
     catch_up(&parts, &log).await;
-    end_plays(&parts, clock::now_ms()).await.unwrap();
+    end(&parts, clock::now_ms()).await;
     let sums = total(&parts).await;
     assert_eq!((sums.plays, sums.ended, sums.media_ms), (2, 2, 18_000));
 }
@@ -265,7 +270,7 @@ async fn count_in(parts: &Shared, facts: &[String], sizes: &[usize]) {
         let (batch, more) = rest.split_at((*size).min(rest.len()));
         at += batch.len() as u64;
         count::facts(parts, batch, segue_events::Position(at)).await.unwrap();
-        end_plays(parts, clock::now_ms()).await.unwrap();
+        end(parts, clock::now_ms()).await;
         if more.is_empty() {
             return;
         }
@@ -305,7 +310,7 @@ async fn a_fact_that_bridges_two_plays_makes_them_one() {
     for (segment, at) in [(0, 0), (1, 1_000_000), (2, 500_000)] {
         deliver(&log, "s1", segment, Some(t0 + at));
         catch_up(&parts, &log).await;
-        end_plays(&parts, clock::now_ms()).await.unwrap();
+        end(&parts, clock::now_ms()).await;
     }
     let sums = total(&parts).await;
     assert_eq!((sums.plays, sums.ended, sums.media_ms, sums.sessions), (1, 1, 18_000, 1));

@@ -1,0 +1,121 @@
+CREATE TABLE IF NOT EXISTS offsets (
+    log            VARCHAR(191) NOT NULL PRIMARY KEY,
+    position       BIGINT       NOT NULL
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS seen_blocks (
+    stem           VARCHAR(191) NOT NULL,
+    block          BIGINT       NOT NULL,
+    bits           BLOB         NOT NULL,
+    seen_ms        BIGINT       NOT NULL,
+    PRIMARY KEY (stem, block),
+    KEY seen_blocks_by_age (seen_ms)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS plays (
+    id             VARCHAR(191) NOT NULL PRIMARY KEY,
+    track          VARCHAR(191) NOT NULL,
+    sid            VARCHAR(191) NOT NULL,
+    sub            VARCHAR(191),
+    first_ms       BIGINT       NOT NULL,
+    last_ms        BIGINT       NOT NULL,
+    ends_ms        BIGINT       NOT NULL,
+    ended_ms       BIGINT,
+    covered        MEDIUMTEXT   NOT NULL,
+    qualified      BIGINT       NOT NULL DEFAULT 0,
+    quartile       BIGINT       NOT NULL DEFAULT 0,
+    decile         BIGINT       NOT NULL DEFAULT 0,
+    until_ms       BIGINT       NOT NULL DEFAULT 0,
+    KEY plays_by_start (first_ms, id),
+    KEY plays_by_listener (track, sid, last_ms),
+    KEY plays_open (ended_ms, ends_ms)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS sums (
+    track          VARCHAR(191) NOT NULL,
+    hour_ms        BIGINT       NOT NULL,
+    plays          BIGINT       NOT NULL DEFAULT 0,
+    qualified      BIGINT       NOT NULL DEFAULT 0,
+    ended          BIGINT       NOT NULL DEFAULT 0,
+    listeners      BIGINT       NOT NULL DEFAULT 0,
+    media_ms       BIGINT       NOT NULL DEFAULT 0,
+    bytes          BIGINT       NOT NULL DEFAULT 0,
+    quartile_1     BIGINT       NOT NULL DEFAULT 0,
+    quartile_2     BIGINT       NOT NULL DEFAULT 0,
+    quartile_3     BIGINT       NOT NULL DEFAULT 0,
+    quartile_4     BIGINT       NOT NULL DEFAULT 0,
+    sessions         BIGINT     NOT NULL DEFAULT 0,
+    facts            BIGINT     NOT NULL DEFAULT 0,
+    decile_1         BIGINT     NOT NULL DEFAULT 0,
+    decile_2         BIGINT     NOT NULL DEFAULT 0,
+    decile_3         BIGINT     NOT NULL DEFAULT 0,
+    decile_4         BIGINT     NOT NULL DEFAULT 0,
+    decile_5         BIGINT     NOT NULL DEFAULT 0,
+    decile_6         BIGINT     NOT NULL DEFAULT 0,
+    decile_7         BIGINT     NOT NULL DEFAULT 0,
+    decile_8         BIGINT     NOT NULL DEFAULT 0,
+    decile_9         BIGINT     NOT NULL DEFAULT 0,
+    decile_10        BIGINT     NOT NULL DEFAULT 0,
+    facts_hit_memory BIGINT     NOT NULL DEFAULT 0,
+    facts_hit_disk   BIGINT     NOT NULL DEFAULT 0,
+    facts_miss       BIGINT     NOT NULL DEFAULT 0,
+    facts_coalesced  BIGINT     NOT NULL DEFAULT 0,
+    facts_stale      BIGINT     NOT NULL DEFAULT 0,
+    facts_bypass     BIGINT     NOT NULL DEFAULT 0,
+    bytes_hit_memory BIGINT     NOT NULL DEFAULT 0,
+    bytes_hit_disk   BIGINT     NOT NULL DEFAULT 0,
+    bytes_miss       BIGINT     NOT NULL DEFAULT 0,
+    bytes_coalesced  BIGINT     NOT NULL DEFAULT 0,
+    bytes_stale      BIGINT     NOT NULL DEFAULT 0,
+    bytes_bypass     BIGINT     NOT NULL DEFAULT 0,
+    ttfb_00          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_01          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_02          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_03          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_04          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_05          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_06          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_07          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_08          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_09          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_10          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_11          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_12          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_13          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_14          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_15          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_16          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_17          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_18          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_19          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_20          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_21          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_22          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_23          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_24          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_25          BIGINT     NOT NULL DEFAULT 0,
+    ttfb_26          BIGINT     NOT NULL DEFAULT 0,
+    cmcd             BIGINT     NOT NULL DEFAULT 0,
+    cmcd_starved     BIGINT     NOT NULL DEFAULT 0,
+    cmcd_startup     BIGINT     NOT NULL DEFAULT 0,
+    cmcd_mtp         BIGINT     NOT NULL DEFAULT 0,
+    cmcd_mtp_kbps    BIGINT     NOT NULL DEFAULT 0,
+    cmcd_rtp         BIGINT     NOT NULL DEFAULT 0,
+    cmcd_rtp_kbps    BIGINT     NOT NULL DEFAULT 0,
+    PRIMARY KEY (track, hour_ms)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS listeners (
+    track          VARCHAR(191) NOT NULL,
+    hour_ms        BIGINT       NOT NULL,
+    listener       VARCHAR(191) NOT NULL,
+    PRIMARY KEY (track, hour_ms, listener),
+    KEY listeners_by_hour (hour_ms)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS denials (
+    hour_ms        BIGINT       NOT NULL,
+    reason         VARCHAR(191) NOT NULL,
+    count          BIGINT       NOT NULL DEFAULT 0,
+    PRIMARY KEY (hour_ms, reason)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
