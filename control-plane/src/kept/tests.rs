@@ -91,15 +91,16 @@ async fn the_oldest_goes_by_age_and_numbers_go_on() {
 async fn a_file_that_lost_its_end_with_the_power_goes_on_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let parts = fixture::parts(folder.path(), None).await;
-    keep(&parts, &records(0..10), 0).await;
-    keep(&parts, &records(10..20), 0).await;
+    let now = 1000 * DAY;
+    keep(&parts, &records(0..10), now).await;
+    keep(&parts, &records(10..20), now).await;
     let path = parts.kept.path(Kind::Facts, 0);
     let length = std::fs::metadata(&path).unwrap().len();
     File::options().write(true).open(&path).unwrap().set_len(length - 3).unwrap();
     std::fs::write(parts.kept.root.join("facts-000000000000099.ndjson.zst"), "of nobody").unwrap();
     let again = fixture::parts(folder.path(), None).await;
     assert_eq!(read(&again, ALL).await, numbered(0..10));
-    keep(&again, &records(20..25), 0).await;
+    keep(&again, &records(20..25), now).await;
     assert_eq!(
         read(&again, ALL).await,
         [numbered(0..10), numbered(20..25)].concat(),

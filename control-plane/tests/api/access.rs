@@ -23,6 +23,8 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{j}", "read"),
     ("POST", "/v1/jobs/{j}/retry", "publish"),
+    ("GET", "/v1/stats", "read"),
+    ("GET", "/v1/facts", "read"),
     ("GET", "/v1/denials", "read"),
     ("GET", "/v1/events", "read"),
     ("POST", "/v1/worker/claim", "worker"),
