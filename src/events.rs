@@ -2,6 +2,7 @@
 
 mod export;
 mod kept;
+mod read;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub(crate) struct EventsArgs {
 
 #[derive(Debug, Subcommand)]
 enum EventsCommand {
+    /// Print facts and denials from where they lie: the log of an edge that does not run, or Fluvio
+    Read(read::Read),
     /// Print facts, plays and denials as they arrive, until Ctrl-C; with --from, those that are kept
     Tail(Tail),
     /// Write the facts, denials or plays of a day to a file
@@ -182,12 +185,14 @@ impl FromStr for Day {
 }
 
 pub(crate) async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
-    let control = Control::find(&args.control)?;
-    let json = args.control.json;
-    match args.command {
-        EventsCommand::Tail(tail) if tail.from.is_some() => kept::tail(&control, tail, json).await,
-        EventsCommand::Tail(tail) => follow(&control, tail, json).await,
-        EventsCommand::Export(wanted) => export::run(&control, wanted, json).await,
+    let EventsArgs { command, control } = args;
+    let (find, json) = (|| Control::find(&control), control.json);
+    match command {
+        // Where facts lie there may be no control plane.
+        EventsCommand::Read(read) => read::run(read).await,
+        EventsCommand::Tail(tail) if tail.from.is_some() => kept::tail(&find()?, tail, json).await,
+        EventsCommand::Tail(tail) => follow(&find()?, tail, json).await,
+        EventsCommand::Export(wanted) => export::run(&find()?, wanted, json).await,
     }
 }
 

@@ -45,6 +45,7 @@ fn config(folder: &std::path::Path) -> ControlConfig {
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
         facts: FactsConfig::default(),
+        fluvio: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
+use segue_events::FluvioConfig;
 use segue_signing::SigningSecret;
 use url::Url;
 
@@ -43,6 +44,8 @@ pub struct ControlConfig {
     pub http: HttpConfig,
     /// What is kept of facts, denials and plays.
     pub facts: FactsConfig,
+    /// The Fluvio that the tally reads (`[events] kind = "fluvio"`); edges post what they have where `None`.
+    pub fluvio: Option<FluvioConfig>,
 }
 
 /// The database.
@@ -156,7 +159,7 @@ pub struct HttpConfig {
 pub struct FactsConfig {
     /// The folder of facts and denials; where none is named, `<file>-facts` beside a SQLite file, else `segue-facts`.
     pub dir: Option<PathBuf>,
-    /// Most bytes of facts, as they lie on the disk (some 40 to 60 a fact); the oldest go first. 0: none are kept.
+    /// Most bytes of facts, as they lie on the disk (some 50 a fact in a busy house); the oldest go first. 0: none are kept.
     pub keep: u64,
     /// Most bytes of denials, which anybody can cause.
     pub keep_denials: u64,
@@ -219,11 +222,24 @@ impl ControlConfig {
             jobs: JobsConfig::read(&root.section("jobs")),
             http: HttpConfig::read(&root.section("http")),
             facts: FactsConfig::read(&root.section("facts")),
+            fluvio: fluvio(&root.section("events")),
         };
         if config.keys.is_empty() {
             root.problem("keys", "no signing key; name at least one, as in: k1 = \"env:SEGUE_KEY_K1\"");
         }
         config
+    }
+}
+
+/// Where facts come from, beside the edges that post theirs: those are taken either way.
+fn fluvio(section: &Section<'_>) -> Option<FluvioConfig> {
+    match section.or("kind", "control".to_owned()).as_str() {
+        "fluvio" => Some(FluvioConfig::read(section)),
+        "control" => None,
+        other => {
+            section.problem("kind", format!("{other:?} is neither \"fluvio\" nor \"control\", which edges post to"));
+            None
+        }
     }
 }
 

@@ -102,6 +102,10 @@ impl Control {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
         }
+        if parts.fluvio.is_some() {
+            tasks.spawn(tally::publish::run(Shared::clone(&parts)));
+            tasks.spawn(tally::fluvio::run(Shared::clone(&parts)));
+        }
         parts.tasks.close();
         tracing::info!(%addr, "the control plane listens");
         Ok(Self { addr, parts })
@@ -200,6 +204,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     Ok(Parts {
         store,
         kept,
+        fluvio: config.fluvio.clone(),
         objects,
         keys,
         bus: Bus::new(hints.clone()),

@@ -45,6 +45,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
         facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
+        fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();
     Arc::new(control::assemble(config, store, Hints::default()).await.unwrap())

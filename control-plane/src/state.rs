@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use segue_events::FluvioConfig;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     /// Facts and denials that were counted.
     pub(crate) kept: Kept,
+    /// The Fluvio that facts come from, and plays go to.
+    pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
     pub(crate) bus: Bus,

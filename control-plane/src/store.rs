@@ -21,6 +21,7 @@ pub(crate) mod kept;
 pub(crate) mod keys;
 pub(crate) mod leases;
 pub(crate) mod plays;
+pub(crate) mod plays_out;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod sums;

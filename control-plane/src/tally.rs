@@ -12,7 +12,9 @@
 //! meanwhile, within its bound. A failure is logged when it begins and when it is over.
 
 mod count;
+pub(crate) mod fluvio;
 mod follow;
+pub(crate) mod publish;
 mod receive;
 mod recount;
 mod seen;
@@ -100,11 +102,14 @@ async fn end_plays(parts: &Parts, held: &Held, before: i64) -> Result<bool, Stor
         held.check(tx).await?;
         plays::begin(tx).await?;
         let ended = count::end_plays(tx, before, BATCH).await?;
+        let ended: Vec<PlayEvent> =
+            ended.iter().map(|play| PlayEvent::new(play, Transition::Ended, play.ends_ms)).collect();
+        publish::store(parts, tx, &ended).await?;
         plays::prune(tx, now - SEEN_MS, hour(now - SEEN_MS), plays_before, FORGET).await?;
-        Ok::<Vec<Play>, StoreError>(ended)
+        Ok::<Vec<PlayEvent>, StoreError>(ended)
     })?;
-    for play in &ended {
-        parts.bus.tell(Topic::Plays, &PlayEvent::new(play, Transition::Ended, play.ends_ms));
+    for event in &ended {
+        parts.bus.tell(Topic::Plays, event);
     }
     Ok(ended.len() >= BATCH as usize)
 }

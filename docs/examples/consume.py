@@ -2,9 +2,9 @@
 """Reads segue's facts from Fluvio and prints, every few seconds, what was delivered per track.
 
     pip install fluvio
-    consume.py [--topic segue-segments] [--partition 0] [--from-beginning] [--limit N]
+    consume.py --cluster 127.0.0.1:9003 [--topic segue-segments] [--partition 0] [--from-beginning] [--limit N]
 
-The cluster is that of the Fluvio profile in use (`fluvio profile`). Records come at least once: ids that were seen are passed over, in a window
+Without --cluster it is the one of the Fluvio profile in use. Records come at least once: ids that were seen are passed over, in a window
 of the last million. Offsets of a partition must follow one another; a gap is said, since what lies in it was not delivered.
 """
 
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 
-from fluvio import Fluvio, Offset
+from fluvio import Fluvio, FluvioConfig, Offset
 
 SEEN_MAX = 1_000_000
 EVERY_S = 5
@@ -22,13 +22,15 @@ EVERY_S = 5
 
 def main():
     wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    wanted.add_argument("--cluster", metavar="HOST:PORT")
     wanted.add_argument("--topic", default="segue-segments")
     wanted.add_argument("--partition", type=int, default=0)
     wanted.add_argument("--from-beginning", action="store_true")
     wanted.add_argument("--limit", type=int, help="end after this many records")
     args = wanted.parse_args()
 
-    consumer = Fluvio.connect().partition_consumer(args.topic, args.partition)
+    cluster = Fluvio.connect_with_config(FluvioConfig.new(args.cluster)) if args.cluster else Fluvio.connect()
+    consumer = cluster.partition_consumer(args.topic, args.partition)
     start = Offset.beginning() if args.from_beginning else Offset.end()
     seen = collections.OrderedDict()
     tracks = collections.defaultdict(lambda: [0, 0])

@@ -48,6 +48,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
         http: HttpConfig::default(),
         facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
+        fluvio: None,
     }
 }
 
