@@ -60,7 +60,7 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts analytics-tools lint console-test python ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts lint console-test python ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
 	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
@@ -131,17 +131,6 @@ fuzz-tools:
 	@deploy/debian-packages $(FUZZ_PACKAGES)
 	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
-
-# DuckDB for the test that loads exports as docs/analytics.md says.
-DUCKDB_VERSION := 2.0.1
-ANALYTICS := $(TARGET)/analytics
-.PHONY: analytics-tools
-analytics-tools: $(ANALYTICS)/.duckdb-$(DUCKDB_VERSION)
-$(ANALYTICS)/.duckdb-$(DUCKDB_VERSION):
-	@deploy/debian-packages python3-venv
-	python3 -m venv $(ANALYTICS)
-	$(ANALYTICS)/bin/pip install --quiet --disable-pip-version-check duckdb==$(DUCKDB_VERSION)
-	touch $@
 
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:

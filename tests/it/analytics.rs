@@ -1,22 +1,15 @@
 //! What was played, exported and loaded as docs/analytics.md says, is what the API counts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use reqwest::Method;
-use segue_testkit::{Player, Segue, songs};
+use segue_events::{FluvioConfig, FluvioSink};
+use segue_testkit::{Player, Segue, python, songs};
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::SEGUE;
-
-/// The Python with DuckDB in it.
-fn python() -> anyhow::Result<PathBuf> {
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
-    let python = tools.join("analytics/bin/python");
-    ensure!(python.exists(), "DuckDB is not installed at {}: run `make analytics-tools`", python.display());
-    Ok(python)
-}
 
 /// Runs the command against a demo and gives what it says.
 async fn segue(demo: &Segue, args: &[&str], folder: &Path) -> anyhow::Result<String> {
@@ -69,7 +62,7 @@ async fn played() -> anyhow::Result<(Segue, Vec<String>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exports_load_into_duckdb_and_come_to_the_sums_of_the_api() -> anyhow::Result<()> {
-    let python = python()?;
+    let mut python = Command::from(python()?);
     let day = today()?;
     let (demo, tracks) = played().await?;
     let folder = tempfile::tempdir()?;
@@ -86,7 +79,7 @@ async fn exports_load_into_duckdb_and_come_to_the_sums_of_the_api() -> anyhow::R
     }
     ensure!(today()? == day, "midnight passed meanwhile");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let loaded = Command::new(python)
+    let loaded = python
         .arg("-B")
         .arg(root.join("testkit/analytics/load.py"))
         .arg(root.join("docs/analytics.md"))
@@ -188,5 +181,57 @@ async fn what_is_kept_is_told_and_counted_again_after_a_restart() -> anyhow::Res
     demo.restart().await?;
     let after = sums(&demo).await?;
     ensure!(after == before, "{before}\nbecame {after}");
+    Ok(())
+}
+
+/// Both consumers of docs/analytics.md, on a real cluster. Wants `SEGUE_TEST_FLUVIO`, the address of its controller, and says so without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consumers_count_each_fact_once() -> anyhow::Result<()> {
+    let Ok(cluster) = std::env::var("SEGUE_TEST_FLUVIO") else {
+        eprintln!(
+            "SKIPPED: the consumers of docs/analytics.md were NOT run: SEGUE_TEST_FLUVIO does not name a Fluvio cluster"
+        );
+        return Ok(());
+    };
+    let prefix = format!("test-consumers-{}-", std::process::id());
+    let config = FluvioConfig { prefix: prefix.clone(), partitions: 1, ..FluvioConfig::new(&cluster) };
+    let record = |n: u64| {
+        let fact = serde_json::json!({
+            "v": 1, "id": format!("e-b-{}", n % 40), "ts": 1, "edge": "e", "track": format!("t{}", n % 2), "file": "f", "kind": "segment",
+            "sid": "s", "status": 200, "ttfb_ms": 1, "cache": "miss", "bytes": 10, "complete": true,
+        });
+        ("s".to_owned(), fact.to_string())
+    };
+    // Ten of them come twice.
+    let records: Vec<(String, String)> = (0..50).map(record).collect();
+    FluvioSink::new(&config, "segments").publish(&records).await?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut in_python = Command::from(python()?);
+    in_python.arg("-B").arg(root.join("docs/examples/consume.py")).args([
+        "--cluster",
+        &cluster,
+        "--topic",
+        &format!("{prefix}segments"),
+        "--from-beginning",
+        "--limit",
+        "50",
+    ]);
+    let built = Path::new(SEGUE).parent().context("no folder")?.join("examples/consume");
+    ensure!(
+        built.is_file(),
+        "there is no {}: cargo build --release -p segue-events --example consume",
+        built.display()
+    );
+    let mut in_rust = Command::new(built);
+    in_rust.args([&cluster, &prefix]);
+    for mut consumer in [in_python, in_rust] {
+        let output =
+            tokio::time::timeout(std::time::Duration::from_secs(60), consumer.kill_on_drop(true).output()).await??;
+        let said = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let counted: Vec<Value> = said.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let each = |track: &str| serde_json::json!({ "track": track, "facts": 20, "bytes": 200 });
+        ensure!(counted == [each("t0"), each("t1")], "{said}");
+    }
     Ok(())
 }
