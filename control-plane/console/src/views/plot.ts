@@ -105,6 +105,8 @@ export class Plot {
         return { fill: color(name), stroke: color(name), width: 0, paths: bars, points: { show: false } };
       }
       const line: uPlot.Series = { stroke: color(name), width: 2, points: { show: false }, spanGaps: false };
+      // An hour between two silent ones has no line to either side.
+      if (shape === 'line') return { ...line, points: { show: true, size: 5, fill: color(name), stroke: color(name) } };
       return shape === 'area' ? { ...line, fill: `color-mix(in srgb, ${color(name)} 18%, transparent)` } : line;
     });
     const { over, top, axis, steps } = this.options;
@@ -114,7 +116,8 @@ export class Plot {
       {
         width,
         height: HEIGHT,
-        padding: [8, timed ? 4 : 14, 0, 0],
+        // The last label on the axis is half as wide as this beyond its place.
+        padding: [8, 18, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { show: false }, drag: { x: false, y: false, setScale: false } },
         scales: {
