@@ -142,7 +142,11 @@ async fn what_was_counted_is_kept_once_and_told_by_time_track_and_number() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 64].fill(0);
     std::fs::write(&file, bytes).unwrap();
-    let answer = house.client.get(house.url("/v1/facts")).bearer_auth(ADMIN).send().await.unwrap();
-    assert!(answer.text().await.is_err(), "a part was taken for the whole");
+    // It may break off before its head has left, too.
+    let whole = match house.client.get(house.url("/v1/facts")).bearer_auth(ADMIN).send().await {
+        Ok(answer) => answer.text().await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!whole, "a part was taken for the whole");
     house.control.shutdown().await;
 }
