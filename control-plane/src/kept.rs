@@ -18,7 +18,10 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use crate::clock;
 use crate::config::FactsConfig;
@@ -93,13 +96,16 @@ pub(crate) struct Kept {
     /// A number that lies in the folder: a database that was copied elsewhere finds another folder, and does not take its files for its own.
     id: String,
     config: FactsConfig,
+    /// Held by the thread that writes. A batch that is given up in the middle (its task was dropped) leaves that thread at work: the next one, which
+    /// writes over the same place, waits for its end.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Kept {
     /// Opens or makes the folder, and makes files and database agree.
     pub(crate) async fn open(root: PathBuf, config: FactsConfig, store: &Store) -> Result<Self, StoreError> {
         let id = identify(&root)?;
-        let kept = Self { root, id, config };
+        let kept = Self { root, id, config, writing: Arc::default() };
         for kind in Kind::ALL {
             kept.mend(store, kind).await?;
         }
@@ -158,7 +164,11 @@ impl Kept {
         }
         let (path, at) = (self.path(kind, row.first), row.bytes);
         let label = Label { records: u32::try_from(records.len()).unwrap_or(u32::MAX), bytes: 0, from, to };
-        let written = tokio::task::spawn_blocking(move || write(&path, at, label, &text));
+        let turn = Arc::clone(&self.writing).lock_owned().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            write(&path, at, label, &text)
+        });
         let written = written.await.map_err(|error| KeptError::at(&self.root)(std::io::Error::other(error)))??;
         row.bytes += written;
         row.records += i64::try_from(records.len()).unwrap_or(0);
