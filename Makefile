@@ -101,7 +101,8 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
 	cargo build --release --locked -p segue-events --example cost
-	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost
+	cargo build --release --locked -p segue-control-plane --example tally
+	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost --tally $(TARGET)/release/examples/tally
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot

@@ -25,7 +25,7 @@ enum Command {
     /// Run an edge: check tickets, cache and serve segments
     Edge(roles::RoleArgs),
     /// Run a control plane: uploads, jobs, tickets, plays
-    Control(roles::RoleArgs),
+    Control(roles::ControlRoleArgs),
     /// Run a transcode worker
     Transcode(roles::RoleArgs),
     /// Add, list, show, play and purge tracks
@@ -42,7 +42,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Look at every part that a configuration names; say what is wrong and what to do
     Doctor(doctor::DoctorArgs),
-    /// Watch what the edges deliver
+    /// Watch and export what the edges deliver
     Events(events::EventsArgs),
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod denials;
 pub(crate) mod edge;
 pub(crate) mod events;
+pub(crate) mod facts;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keys;

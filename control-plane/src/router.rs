@@ -10,7 +10,7 @@ use axum::routing::{delete, get, post};
 use http::StatusCode;
 
 use crate::api::{
-    denials, edge, events, health, jobs, keys, page, revocations, stats, tickets, tracks, uploads, worker,
+    denials, edge, events, facts, health, jobs, keys, page, revocations, stats, tickets, tracks, uploads, worker,
 };
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
@@ -31,6 +31,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks", get(tracks::list))
         .route("/v1/tracks/{track}", get(tracks::show))
         .route("/v1/tracks/{track}/stats", get(stats::of_track))
+        .route("/v1/stats", get(stats::of_house))
         .route("/v1/denials", get(denials::list))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{job}", get(jobs::show))
@@ -64,7 +65,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.http.timeout, within));
 
     // Wait by nature, each within a bound of its own.
-    let streams = Router::new().route("/v1/events", get(events::follow));
+    let streams = Router::new().route("/v1/events", get(events::follow)).route("/v1/facts", get(facts::export));
     let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
     let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
     let waiting = Router::new()

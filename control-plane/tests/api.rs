@@ -24,3 +24,5 @@ mod life;
 mod several;
 #[path = "api/start.rs"]
 mod start;
+#[path = "api/stats.rs"]
+mod stats;

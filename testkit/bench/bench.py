@@ -7,6 +7,7 @@
   fill   1,000 clients on one cold 200 KB segment behind a slow origin: GETs at the origin, first bytes
   idle   memory that each server holds for a connection that was served once and stays
   facts  what a fact costs, and hits with the sink of the facts away beside hits without one
+  tally  facts a second that the control plane counts
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
@@ -39,11 +40,12 @@ from facts import Facts
 from fill import Fill
 from idle import Idle
 from measure import Hits
+from tally import Tally
 from processes import Cores, Failure, raise_file_limit, say
 from servers import Certificate, Segue
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ("plain", "tls", "disk", "fill", "idle", "facts")
+PARTS = ("plain", "tls", "disk", "fill", "idle", "facts", "tally")
 #: Sizes of which hits from disk are measured: smaller ones are in memory in life.
 DISK_SIZES = ("32 KB", "200 KB")
 NEEDS = ("wrk", "nginx", "openssl", "taskset")
@@ -79,6 +81,8 @@ def arguments() -> argparse.Namespace:
                         help="where the raw numbers go (default: target/bench/performance.json)")
     parser.add_argument("--cost", type=pathlib.Path, default=ROOT / "target/release/examples/cost", metavar="FILE",
                         help="the example of segue-events that measures a fact (default: target/release/examples/cost)")
+    parser.add_argument("--tally", type=pathlib.Path, default=ROOT / "target/release/examples/tally", metavar="FILE",
+                        help="the example of segue-control-plane that counts (default: target/release/examples/tally)")
     parser.add_argument("--docs", type=pathlib.Path, metavar="DIR",
                         help="write performance.md and performance.svg there (a full form of all parts: docs/)")
     given = parser.parse_args()
@@ -120,6 +124,8 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
         result["idle"] = Idle(segue, cores, folder, certificate).measure()
     if "facts" in wanted:
         result["facts"] = Facts(segue, hits, cores, folder, given.cost).measure(form.rounds)
+    if "tally" in wanted:
+        result["tally"] = Tally(cores, given.tally).measure(form.rounds, given.quick)
     result["machine"]["load_average_after"] = os.getloadavg()
     return result
 

@@ -12,6 +12,7 @@ import fill
 import idle
 import load
 import plot
+import tally
 
 #: Largest ratio of CPU time per hit that is good enough, by transport and size.
 TARGETS = {
@@ -161,7 +162,7 @@ def warnings(result: dict) -> list[str]:
 
 
 def page(result: dict) -> str:
-    facts = result["machine"]
+    host = result["machine"]
     hits, cold, held = result.get("hits"), result.get("fill"), result.get("idle")
     rounds = len(hits[0]["rounds"]) if hits else 0
     coverage = hits[0]["summary"]["cpu_ratio"]["coverage"] if hits else 0
@@ -196,10 +197,12 @@ def page(result: dict) -> str:
                   "nginx's table of connections is there from its start and so not in the slope.", "", idle_table(held), ""]
     if result.get("facts"):
         parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
+    if result.get("tally"):
+        parts += ["## The tally", "", tally.text(result["tally"]), ""]
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
-              f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, Linux {facts['kernel']}; taken {facts['taken']}, load average "
-              f"{facts['load_average_before'][0]:.1f} before. {facts['segue']}; {facts['nginx']}; {facts['openssl']}; {facts['wrk']}."
+              f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB, Linux {host['kernel']}; taken {host['taken']}, load average "
+              f"{host['load_average_before'][0]:.1f} before. {host['segue']}; {host['nginx']}; {host['openssl']}; {host['wrk']}."
               + (f" Ciphers: Segue {ciphers['segue']['cipher']}, nginx {ciphers['nginx-sendfile']['cipher']}." if ciphers else ""), ""]
     return "\n".join(parts)
 
