@@ -12,6 +12,7 @@ import fill
 import idle
 import load
 import plot
+import policy
 import tally
 
 #: Largest ratio of CPU time per hit that is good enough, by transport and size.
@@ -133,7 +134,10 @@ def not_measured(result: dict) -> list[str]:
                      "so the comparison is too kind to Segue by what a limit costs.")
     if refused.get("events"):
         lines.append("facts on Segue's side: this build of the edge takes no `[events] dir`. nginx does write its log.")
-    lines.append("a policy on Segue's side.")
+    if not result.get("with_policy"):
+        lines.append("a policy beside nginx, which has nothing like it: what one costs a hit is measured by itself.")
+    if refused.get("policy"):
+        lines.append("what a policy costs: the reference policy was not built, or this build of the edge takes no `[policies]`.")
     if refused.get("disk"):
         lines.append("hits from Segue's disk tier: this build of the edge takes no `[cache] disk`.")
     lines.append("a disk that must turn or seek: what both serve from disk is in the kernel's page cache.")
@@ -195,6 +199,8 @@ def page(result: dict) -> str:
                   f"Memory for a connection that was served once and stays open: the slope between {idle.FEW:,} and {idle.MANY:,} connections, "
                   "anonymous memory of all the server's processes, without the kernel's socket buffers. "
                   "nginx's table of connections is there from its start and so not in the slope.", "", idle_table(held), ""]
+    if result.get("policy"):
+        parts += ["## A policy", "", policy.text(result["policy"]), ""]
     if result.get("facts"):
         parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
     if result.get("tally"):
