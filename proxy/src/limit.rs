@@ -23,12 +23,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use class::{Class, FILL_MAX, is_name};
-pub use class::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
+use class::Class;
 pub use denied::{Denied, Word};
 pub use gcra::Gcra;
 pub use limiter::{Limiter, Pending, Verdict};
 pub use redis::RedisConfig;
+use segue_signing::limits::Sort;
+pub use segue_signing::limits::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
 use streams::{Asking, Streams};
 
 use crate::edge::Shared;
@@ -83,7 +84,7 @@ pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Re
     let _step = tracing::trace_span!("limit").entered();
     let key = AddressKey::of(client);
     let now = limiter.at(exchange.started);
-    for class in classes.address().iter().filter(|class| class.config.apply.has(target.kind)) {
+    for class in classes.address().iter().filter(|class| class.config.apply.has(sort(target.kind))) {
         meet(limiter.take(class, key.bytes(), now), &mut exchange.pending)?;
     }
     Ok(())
@@ -103,13 +104,9 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
     let named = lim.and_then(|name| classes.named(name));
     let kind = target.kind;
     let by_itself = |class: &&Arc<Class>| {
-        class.config.apply.has(kind) && named.is_none_or(|named| named.config.per != class.config.per)
+        class.config.apply.has(sort(kind)) && named.is_none_or(|named| named.config.per != class.config.per)
     };
-    // A class that applies to nothing by itself costs a token a segment where it is named.
-    let by_name = |class: &&Arc<Class>| {
-        class.config.apply.has(kind) || (class.config.apply.is_empty() && kind == ObjectKind::Segment)
-    };
-    for class in named.into_iter().filter(by_name).chain(classes.listener().iter().filter(by_itself)) {
+    for class in named.into_iter().filter(by_name(kind)).chain(classes.listener().iter().filter(by_itself)) {
         let address = exchange.client.map(AddressKey::of);
         let address = address.as_ref().map_or(&[][..], AddressKey::bytes);
         let key = match class.config.per {
@@ -120,18 +117,78 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
         meet(limiter.take(class, key, now), &mut exchange.pending)?;
     }
     if kind == ObjectKind::Segment
-        && let Some(grant) = &exchange.grant
+        && exchange.playing.is_none()
+        && let Some(grant) = exchange.grant.clone()
         && let Some(sub) = &grant.claims.sub
         && let Some(streams) = classes.streams(lim)
     {
-        let age = grant.claims.iat.map(|iat| u64::try_from(exchange.started_s().saturating_sub(iat)).unwrap_or(0));
-        // In whole seconds it may be one more; a ticket of doubtful age is an old one.
-        let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
-        let sid = limiter.hash(grant.sid.as_bytes());
-        meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }), &mut exchange.pending)?;
-        let listener = limiter.hash(sub.as_bytes());
-        exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
+        play(shared, exchange, streams, sub.as_bytes())?;
     }
+    Ok(())
+}
+
+/// A token of `key` in the class that a policy named: to be asked after the policy and before [`listener`]. It costs what
+/// a class costs that a ticket names, and stands in for no other. A class that does not exist limits nothing, and is counted.
+pub(crate) fn named(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
+    let limiter = &shared.limiter;
+    let Some(kind) = exchange.target.as_ref().map(|target| target.kind) else { return Ok(()) };
+    match limiter.classes().named(class) {
+        Some(class) if by_name(kind)(&class) => {
+            meet(limiter.take(class, key.as_bytes(), limiter.at(exchange.started)), &mut exchange.pending)
+        }
+        Some(_) => Ok(()),
+        None => {
+            limiter.unknown.add(1);
+            Ok(())
+        }
+    }
+}
+
+/// A place among the streams that play under `key`, in the class that a policy named: to be asked after the policy and
+/// before [`listener`], which then leaves the streams class of ticket and configuration out. The session is the ticket's;
+/// without a ticket the client's address.
+pub(crate) fn named_streams(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
+    if exchange.target.as_ref().is_none_or(|target| target.kind != ObjectKind::Segment) {
+        return Ok(());
+    }
+    match shared.limiter.classes().named_streams(class) {
+        Some(streams) => play(shared, exchange, streams, key.as_bytes()),
+        None => {
+            shared.limiter.unknown.add(1);
+            Ok(())
+        }
+    }
+}
+
+fn sort(kind: ObjectKind) -> Sort {
+    match kind {
+        ObjectKind::Segment => Sort::Segment,
+        ObjectKind::Init => Sort::Init,
+        ObjectKind::Master | ObjectKind::Playlist => Sort::Playlist,
+        ObjectKind::Key => Sort::Key,
+        ObjectKind::Other => Sort::Other,
+    }
+}
+
+/// A class that applies to nothing by itself costs a token a segment where it is named.
+fn by_name(kind: ObjectKind) -> impl Fn(&&Arc<Class>) -> bool {
+    move |class| class.config.apply.has(sort(kind)) || (class.config.apply.is_empty() && kind == ObjectKind::Segment)
+}
+
+fn play(shared: &Shared, exchange: &mut Exchange, streams: &Arc<Streams>, listener: &[u8]) -> Result<(), Refusal> {
+    let limiter = &shared.limiter;
+    let now = limiter.at(exchange.started);
+    let grant = exchange.grant.as_ref();
+    let iat = grant.and_then(|grant| grant.claims.iat);
+    let age = iat.map(|iat| u64::try_from(exchange.started_s().saturating_sub(iat)).unwrap_or(0));
+    // In whole seconds it may be one more; a ticket of doubtful age is an old one.
+    let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
+    let address = exchange.client.map(AddressKey::of);
+    let address = address.as_ref().map_or(&[][..], AddressKey::bytes);
+    let sid = limiter.stream_hash(grant.map_or(address, |grant| grant.sid.as_bytes()));
+    meet(limiter.play(streams, listener, Asking { sid, now, ticket_age }), &mut exchange.pending)?;
+    let listener = limiter.stream_hash(listener);
+    exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
     Ok(())
 }
 

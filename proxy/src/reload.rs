@@ -23,8 +23,8 @@ use crate::edge::Shared;
 /// How often the files are looked at: one `stat` each, and a change is in force within a second or two.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Where hot keys stand in the file; `limits` and its like join here.
-const HOT: [&str; 3] = ["keys", "revocations", "tickets.leeway"];
+/// Where hot keys stand in the file.
+const HOT: [&str; 5] = ["keys", "revocations", "tickets.leeway", "limits", "streams"];
 
 /// Reads a whole document as whoever started the edge does: it may hold more than the edge's own part.
 pub type ReadConfig = fn(&Document<'_>) -> EdgeConfig;

@@ -144,7 +144,7 @@ async fn shadow_limits_count_and_classes_change_while_the_edge_runs() {
     for line in [
         "segue_limit_decisions_total{sort=\"rate\",class=\"tracks\",decision=\"admitted\"} 1",
         "segue_limit_decisions_total{sort=\"rate\",class=\"tracks\",decision=\"shadow-refused\"} 2",
-        "segue_limit_keys{class=\"tracks\"} 1",
+        "segue_limit_keys{sort=\"rate\",class=\"tracks\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
