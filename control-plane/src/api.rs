@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod page;
 pub(crate) mod request;
 pub(crate) mod revocations;

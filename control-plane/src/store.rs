@@ -12,6 +12,7 @@ mod connect;
 pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod plays;
 pub(crate) mod removals;
 pub(crate) mod revocations;

@@ -16,5 +16,7 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/start.rs"]
 mod start;

@@ -168,6 +168,8 @@ async fn a_listener_plays_in_so_many_places_at_once() {
     assert_eq!(get_as(&house, &session("kitchen"), &segment(0)).await.status, 200);
     let refused = get_as(&house, &session("car"), &segment(0)).await;
     assert_eq!((refused.status, refused.reason().as_str()), (429, "too-many-streams"));
+    assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"home\";q=1;qu=\"concurrent-requests\";pk=:"));
+    npm_reads(&refused);
     assert_eq!(get_as(&house, &session("car"), &versioned("a128/index.m3u8")).await.status, 200);
     assert_eq!(get_as(&house, &session("kitchen"), &segment(1)).await.status, 200);
     let other = Claims { sub: Some("listener-2".to_owned()), ..session("car") };

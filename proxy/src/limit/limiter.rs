@@ -105,7 +105,7 @@ impl Limiter {
         let limiter = Self::new(config, Some(Arc::clone(&redis)));
         let clock = limiter.clock;
         redis.tasks.spawn(Arc::clone(&redis).keep(move || clock.now()));
-        redis.tasks.spawn(places::hear_stops(Arc::clone(&redis), Arc::clone(&limiter.classes), clock));
+        redis.tasks.spawn(places::keep(Arc::clone(&redis), Arc::clone(&limiter.classes), clock));
         Ok(Arc::new(limiter))
     }
 
@@ -139,6 +139,12 @@ impl Limiter {
     #[must_use]
     pub fn drawn(&self) -> (u64, u64) {
         self.redis.as_ref().map_or((0, 0), |redis| (redis.counts.calls.get(), redis.counts.tokens.get()))
+    }
+
+    /// Calls for places of streams since the start.
+    #[must_use]
+    pub fn seated(&self) -> u64 {
+        self.redis.as_ref().map_or(0, |redis| redis.counts.seats.get())
     }
 
     /// Puts other classes in the place of those that are; what their keys have spent stays spent.

@@ -214,6 +214,11 @@ impl Redis {
         Some(self.edges())
     }
 
+    /// When it came back, on the limiter's clock; 0: it was never away.
+    pub(crate) fn back_since(&self) -> u64 {
+        self.back_since.load(Ordering::Relaxed)
+    }
+
     /// Edges that live, as last heard.
     pub(crate) fn edges(&self) -> u32 {
         self.edges.load(Ordering::Relaxed)

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::class::Counts;
 use super::table::{Slot, Table};
 use shared::Told;
-pub(crate) use shared::{Heard, Place, Tell, tell_after};
+pub(crate) use shared::{Heard, Place, StillAsking, Tell, tell_after};
 
 /// How far ahead of the clock a session's media counts: more than players hold of a song or two.
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(600);

@@ -14,7 +14,7 @@ use super::{Clock, Limiter, Pending, UNAVAILABLE_FOR, Verdict, Waiting, partitio
 use crate::limit::class::Classes;
 use crate::limit::denied::{Denied, Word};
 use crate::limit::redis::{HEARTBEAT, Redis};
-use crate::limit::streams::{Asking, Excess, Listener, Place, Streams, Tell, nanoseconds, tell_after};
+use crate::limit::streams::{Asking, Excess, Listener, Place, StillAsking, Streams, Tell, nanoseconds, tell_after};
 
 impl Limiter {
     /// Whether the session `sid` of `listener` may play, in the streams class of this name; a class that does not exist
@@ -117,6 +117,11 @@ impl Limiter {
     }
 }
 
+/// When Redis is back, it is told of this many sessions at once, and of the next after this pause: ten thousand in a second
+/// and a half, and no herd.
+const RETOLD_AT_ONCE: usize = 64;
+const RETELL_PAUSE: Duration = Duration::from_millis(10);
+
 /// Whoever tells Redis of the sessions of one listener. At most one waits for each session that plays.
 struct Teller {
     redis: Arc<Redis>,
@@ -151,22 +156,18 @@ impl Teller {
                 continue;
             }
             let now = self.clock.now();
-            let due = self.streams.listeners.known(self.hash, |sessions| {
-                let tell = sessions.due(sid, now)?;
-                Ok(tell.map(|tell| (tell, sessions.name(|| "".into()))))
-            });
-            match due {
-                Some(Ok(Some((tell, name)))) => return self.tell(&name, tell).await,
+            match self.streams.listeners.known(self.hash, |sessions| sessions.due(sid, now)) {
+                Some(Ok(Some((name, tell)))) => return self.tell(&name, tell).await,
                 Some(Ok(None)) | None => return,
-                Some(Err(())) => {}
+                Some(Err(StillAsking)) => {}
             }
         }
     }
 }
 
-/// Hears of sessions that were stopped on other edges.
-pub(super) async fn hear_stops(redis: Arc<Redis>, classes: Arc<ArcSwap<Classes>>, clock: Clock) {
-    let mut since = 0;
+/// Hears of sessions that were stopped on other edges, and tells Redis of all that play here where it may have forgotten.
+pub(super) async fn keep(redis: Arc<Redis>, classes: Arc<ArcSwap<Classes>>, clock: Clock) {
+    let (mut since, mut back) = (0, 0);
     loop {
         tokio::select! {
             () = redis.stopping() => return,
@@ -176,17 +177,49 @@ pub(super) async fn hear_stops(redis: Arc<Redis>, classes: Arc<ArcSwap<Classes>>
         if !redis.is_here() || classes.all_streams().next().is_none() {
             continue;
         }
-        let Some((now, stops)) = redis.stops(since).await else { continue };
-        since = now;
-        for (stop, at) in stops {
-            let mut words = stop.split(' ');
-            let (Some(class), Some(listener), Some(sid)) = (words.next(), words.next(), words.next()) else { continue };
-            let number = |hex| u64::from_str_radix(hex, 16).ok();
-            let (Some(listener), Some(sid)) = (number(listener), number(sid)) else { continue };
-            if let Some(streams) = classes.named_streams(class) {
+        if redis.back_since() != back {
+            back = redis.back_since();
+            for streams in classes.all_streams() {
+                retell(&redis, streams, clock, back).await;
+            }
+        }
+        if let Some((now, stops)) = redis.stops(since).await {
+            since = now;
+            for (stop, at) in stops {
                 let ago = Duration::from_millis(now.saturating_sub(at));
-                let at = clock.now().saturating_sub(nanoseconds(ago));
-                streams.listeners.known(listener, |sessions| sessions.stop(&streams.config, sid, at));
+                stop_here(&classes, &stop, clock.now().saturating_sub(nanoseconds(ago)));
+            }
+        }
+    }
+}
+
+/// `class listener session`.
+fn stop_here(classes: &Classes, stop: &str, at: u64) {
+    let mut words = stop.split(' ');
+    let (Some(class), Some(listener), Some(sid)) = (words.next(), words.next(), words.next()) else { return };
+    let number = |hex| u64::from_str_radix(hex, 16).ok();
+    if let (Some(streams), Some(listener), Some(sid)) = (classes.named_streams(class), number(listener), number(sid)) {
+        streams.listeners.known(listener, |sessions| sessions.stop_if_playing(&streams.config, sid, at));
+    }
+}
+
+/// Tells Redis of every session that plays here, a few at a time.
+async fn retell(redis: &Arc<Redis>, streams: &Arc<Streams>, clock: Clock, back: u64) {
+    let mut told = 0_usize;
+    for number in 0..streams.listeners.buckets() {
+        let mut tells = Vec::new();
+        let now = clock.now();
+        streams.listeners.bucket(number, |hash, sessions| {
+            if let Some(name) = sessions.known_name() {
+                tells.extend(sessions.retell(now, back).into_iter().map(|tell| (hash, Arc::clone(&name), tell)));
+            }
+        });
+        for (hash, name, tell) in tells {
+            let teller = Teller { redis: Arc::clone(redis), streams: Arc::clone(streams), clock, hash };
+            redis.tasks.spawn(async move { teller.tell(&name, tell).await });
+            told += 1;
+            if told.is_multiple_of(RETOLD_AT_ONCE) {
+                tokio::time::sleep(RETELL_PAUSE).await;
             }
         }
     }

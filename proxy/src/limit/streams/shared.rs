@@ -7,7 +7,8 @@
 //! Invariants:
 //! - What is told is what was given since the last word, and how long ago that began: sums of several edges come to the
 //!   same end in any order.
-//! - What Redis lost (it was restarted empty) comes back with the next word: an edge says how much media a session has.
+//! - What Redis lost (it was restarted empty) comes back with the next word, and every edge gives that when Redis is back
+//!   ([`Listener::retell`]): how much media each session has.
 //! - A session that was stopped elsewhere is stopped here when the edge hears of it ([`Listener::stop`], within a
 //!   second), at the latest with the answer to the next word of it.
 //!
@@ -97,6 +98,10 @@ pub(crate) enum Place {
     /// Redis is away, and nothing new passes then.
     Unavailable,
 }
+
+/// A call for the session is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StillAsking;
 
 /// What Redis is to be told and asked of a session. Times are nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,19 +226,42 @@ impl Listener {
         self.wake();
     }
 
-    /// It is time to tell Redis what it does not know of the session. `Err`: a call is under way; try again later.
-    pub(crate) fn due(&mut self, sid: u64, now: u64) -> Result<Option<Tell>, ()> {
+    /// It is time to tell Redis what it does not know of the session. Nothing where it owes nothing, or was never asked.
+    pub(crate) fn due(&mut self, sid: u64, now: u64) -> Result<Option<(Arc<str>, Tell)>, StillAsking> {
+        let name = self.known_name();
         let Some(session) = self.find(sid) else { return Ok(None) };
         if session.told.is_asking(now) {
-            return Err(());
+            return Err(StillAsking);
         }
         session.told.is_due = false;
-        Ok((session.plays() && session.told.untold > 0).then(|| session.tell(now, None)))
+        let owes = session.plays() && session.told.untold > 0;
+        Ok(name.filter(|_| owes).map(|name| (name, session.tell(now, None))))
+    }
+
+    /// Redis came back at `back`, and may have forgotten: what it is to be told of the sessions that play here.
+    pub(crate) fn retell(&mut self, now: u64, back: u64) -> Vec<Tell> {
+        let grace = self.grace;
+        let forgotten = |session: &&mut Session| {
+            session.plays() && session.over(grace) > now && session.told.heard < back && !session.told.is_asking(now)
+        };
+        self.sessions.iter_mut().filter(forgotten).map(|session| session.tell(now, None)).collect()
     }
 
     /// Its name in Redis, made by `make` at first.
     pub(crate) fn name(&mut self, make: impl FnOnce() -> Arc<str>) -> Arc<str> {
         Arc::clone(self.name.get_or_insert_with(make))
+    }
+
+    /// Its name in Redis. `None`: that was never asked, and needs no word of what plays here.
+    pub(crate) fn known_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
+    /// It was stopped elsewhere at `at`, where it plays here since before that.
+    pub(crate) fn stop_if_playing(&mut self, config: &StreamsConfig, sid: u64, at: u64) {
+        if self.find(sid).is_some_and(|session| session.plays() && session.told.heard <= at) {
+            self.stop(config, sid, at);
+        }
     }
 
     /// What is told to all who wait when a call ends.
@@ -265,3 +293,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! `/v1/limits`: limit classes, which every edge takes over while it runs. The rules for them are those of an edge's file.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use segue_signing::limits::{LimitConfig, LimitsConfig, StreamsConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::request::Body;
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::{Parts, Shared};
+use crate::store::limits::{self, Sort};
+use crate::store::{StoreError, Write, keys};
+
+/// All classes.
+pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<LimitsConfig>, ApiError> {
+    let mut tx = parts.store.read().begin().await.map_err(StoreError::from)?;
+    let all = limits::all(&mut tx).await?;
+    tx.rollback().await.map_err(StoreError::from)?;
+    Ok(Json(all))
+}
+
+/// Sets a limit class. When this answers, it is committed and on its way to every edge.
+pub(crate) async fn put_class(
+    State(parts): State<Shared>,
+    Path(name): Path<String>,
+    Body(wish): Body<Map<String, Value>>,
+) -> Result<Json<LimitConfig>, ApiError> {
+    let class: LimitConfig = read(wish)?;
+    let (kept, stored) = (class.clone(), name.clone());
+    let change = |all: &mut LimitsConfig| {
+        all.classes.insert(stored, kept);
+    };
+    put(&parts, Sort::Limits, &name, &class, change).await?;
+    Ok(Json(class))
+}
+
+/// Sets a class of streams.
+pub(crate) async fn put_streams(
+    State(parts): State<Shared>,
+    Path(name): Path<String>,
+    Body(wish): Body<Map<String, Value>>,
+) -> Result<Json<StreamsConfig>, ApiError> {
+    let class: StreamsConfig = read(wish)?;
+    let (kept, stored) = (class.clone(), name.clone());
+    let change = |all: &mut LimitsConfig| {
+        all.streams.insert(stored, kept);
+    };
+    put(&parts, Sort::Streams, &name, &class, change).await?;
+    Ok(Json(class))
+}
+
+/// Takes a limit class away; an edge whose own file has one of that name goes by that again.
+pub(crate) async fn remove_class(
+    State(parts): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    remove(&parts, Sort::Limits, &name).await
+}
+
+/// Takes a class of streams away.
+pub(crate) async fn remove_streams(
+    State(parts): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    remove(&parts, Sort::Streams, &name).await
+}
+
+/// Reads a class; what it does not know is refused here, while an edge of an older version passes over it.
+fn read<T: DeserializeOwned + Serialize>(wish: Map<String, Value>) -> Result<T, ApiError> {
+    let names: Vec<String> = wish.keys().cloned().collect();
+    let wrong = |error: serde_json::Error| ApiError::invalid(format!("this is no class: {error}"));
+    let class: T = serde_json::from_value(Value::Object(wish)).map_err(wrong)?;
+    let known = serde_json::to_value(&class).map_err(wrong)?;
+    if let Some(unknown) = names.iter().find(|name| known.get(name.as_str()).is_none()) {
+        let all: Vec<_> = known.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+        return Err(ApiError::invalid(format!("a class has no `{unknown}`; it has {}", all.join(", "))));
+    }
+    Ok(class)
+}
+
+async fn put(
+    parts: &Parts,
+    sort: Sort,
+    name: &str,
+    class: &impl Serialize,
+    change: impl FnOnce(&mut LimitsConfig),
+) -> Result<(), ApiError> {
+    let mut tx = parts.store.begin().await?;
+    let mut all = limits::all(&mut tx).await?;
+    change(&mut all);
+    // The whole is looked at: what is wrong may be what two classes say together.
+    let problems = all.problems();
+    if !problems.is_empty() {
+        return Err(ApiError::invalid(problems.join("; ")));
+    }
+    limits::put(&mut tx, sort, name, class, clock::now_ms()).await?;
+    told(parts, tx).await
+}
+
+async fn remove(parts: &Parts, sort: Sort, name: &str) -> Result<StatusCode, ApiError> {
+    let mut tx = parts.store.begin().await?;
+    if !limits::remove(&mut tx, sort, name).await? {
+        return Err(ApiError::NotFound("limit class"));
+    }
+    told(parts, tx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Commits with a new revision, and tells it.
+async fn told(parts: &Parts, mut tx: Write) -> Result<(), ApiError> {
+    keys::raise_revision(&mut tx, clock::now_ms()).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    parts.keys.publish(&parts.store).await?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Limit classes, as edges are told of them.
+
+use segue_signing::limits::LimitsConfig;
+use serde::Serialize;
+use sqlx::{Sqlite, Transaction};
+
+use super::{StoreError, Write};
+
+/// The two sorts of classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Limits,
+    Streams,
+}
+
+impl Sort {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+            Self::Streams => "streams",
+        }
+    }
+}
+
+/// All classes.
+pub(crate) async fn all(tx: &mut Transaction<'static, Sqlite>) -> Result<LimitsConfig, StoreError> {
+    let rows: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT sort, name, class FROM limit_classes ORDER BY sort, name").fetch_all(&mut **tx).await?;
+    let mut limits = LimitsConfig::default();
+    for (sort, name, class) in rows {
+        match sort.as_str() {
+            "limits" => {
+                limits.classes.insert(name, serde_json::from_str(&class)?);
+            }
+            "streams" => {
+                limits.streams.insert(name, serde_json::from_str(&class)?);
+            }
+            _ => return Err(StoreError::Unknown { column: "limit_classes.sort", value: sort }),
+        }
+    }
+    Ok(limits)
+}
+
+/// Stores a class; what was stored under its name is replaced.
+pub(crate) async fn put(
+    tx: &mut Write,
+    sort: Sort,
+    name: &str,
+    class: &impl Serialize,
+    now: i64,
+) -> Result<(), StoreError> {
+    remove(tx, sort, name).await?;
+    sqlx::query("INSERT INTO limit_classes (sort, name, class, changed_ms) VALUES (?, ?, ?, ?)")
+        .bind(sort.word())
+        .bind(name)
+        .bind(serde_json::to_string(class)?)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Takes a class away. `false`: there is none of that name.
+pub(crate) async fn remove(tx: &mut Write, sort: Sort, name: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM limit_classes WHERE sort = ? AND name = ?")
+        .bind(sort.word())
+        .bind(name)
+        .execute(&mut **tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
