@@ -28,6 +28,7 @@ pub use denied::{Denied, Word};
 pub use gcra::Gcra;
 pub use limiter::{Limiter, Pending, Verdict};
 pub use redis::RedisConfig;
+pub(crate) use redis::probe;
 use segue_signing::limits::Sort;
 pub use segue_signing::limits::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
 use streams::{Asking, Streams};

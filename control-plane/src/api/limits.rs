@@ -13,11 +13,11 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::limits::{self, Sort};
-use crate::store::{StoreError, Write, keys};
+use crate::store::{StoreError, keys, transaction};
 
 /// All classes.
 pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<LimitsConfig>, ApiError> {
-    let mut tx = parts.store.read().begin().await.map_err(StoreError::from)?;
+    let mut tx = parts.store.reading().await?;
     let all = limits::all(&mut tx).await?;
     tx.rollback().await.map_err(StoreError::from)?;
     Ok(Json(all))
@@ -31,8 +31,8 @@ pub(crate) async fn put_class(
 ) -> Result<Json<LimitConfig>, ApiError> {
     let class: LimitConfig = read(wish)?;
     let (kept, stored) = (class.clone(), name.clone());
-    let change = |all: &mut LimitsConfig| {
-        all.classes.insert(stored, kept);
+    let change = move |all: &mut LimitsConfig| {
+        all.classes.insert(stored.clone(), kept.clone());
     };
     put(&parts, Sort::Limits, &name, &class, change).await?;
     Ok(Json(class))
@@ -46,8 +46,8 @@ pub(crate) async fn put_streams(
 ) -> Result<Json<StreamsConfig>, ApiError> {
     let class: StreamsConfig = read(wish)?;
     let (kept, stored) = (class.clone(), name.clone());
-    let change = |all: &mut LimitsConfig| {
-        all.streams.insert(stored, kept);
+    let change = move |all: &mut LimitsConfig| {
+        all.streams.insert(stored.clone(), kept.clone());
     };
     put(&parts, Sort::Streams, &name, &class, change).await?;
     Ok(Json(class))
@@ -86,34 +86,31 @@ async fn put(
     parts: &Parts,
     sort: Sort,
     name: &str,
-    class: &impl Serialize,
-    change: impl FnOnce(&mut LimitsConfig),
+    class: &(impl Serialize + Sync),
+    change: impl Fn(&mut LimitsConfig) + Send + Sync,
 ) -> Result<(), ApiError> {
-    let mut tx = parts.store.begin().await?;
-    let mut all = limits::all(&mut tx).await?;
-    change(&mut all);
-    // The whole is looked at: what is wrong may be what two classes say together.
-    let problems = all.problems();
-    if !problems.is_empty() {
-        return Err(ApiError::invalid(problems.join("; ")));
-    }
-    limits::put(&mut tx, sort, name, class, clock::now_ms()).await?;
-    told(parts, tx).await
+    transaction!(parts.store, |tx| {
+        // First: whoever changes classes takes turns, and sees what the one before made of them.
+        keys::raise_revision(tx, clock::now_ms()).await?;
+        let mut all = limits::all(tx).await?;
+        change(&mut all);
+        // The whole is looked at: what is wrong may be what two classes say together.
+        let problems = all.problems();
+        if !problems.is_empty() {
+            return Err(ApiError::invalid(problems.join("; ")));
+        }
+        Ok(limits::put(tx, sort, name, class, clock::now_ms()).await?)
+    })?;
+    parts.keys.publish(&parts.store).await?;
+    Ok(())
 }
 
 async fn remove(parts: &Parts, sort: Sort, name: &str) -> Result<StatusCode, ApiError> {
-    let mut tx = parts.store.begin().await?;
-    if !limits::remove(&mut tx, sort, name).await? {
-        return Err(ApiError::NotFound("limit class"));
-    }
-    told(parts, tx).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Commits with a new revision, and tells it.
-async fn told(parts: &Parts, mut tx: Write) -> Result<(), ApiError> {
-    keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    transaction!(parts.store, |tx| {
+        keys::raise_revision(tx, clock::now_ms()).await?;
+        let removed = limits::remove(tx, sort, name).await?;
+        if removed { Ok(()) } else { Err(ApiError::NotFound("limit class")) }
+    })?;
     parts.keys.publish(&parts.store).await?;
-    Ok(())
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -2,9 +2,9 @@
 
 use segue_signing::limits::LimitsConfig;
 use serde::Serialize;
-use sqlx::{Sqlite, Transaction};
 
-use super::{StoreError, Write};
+use super::dialect::{args, upsert};
+use super::{Read, StoreError, Write};
 
 /// The two sorts of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Sort {
 }
 
 /// All classes.
-pub(crate) async fn all(tx: &mut Transaction<'static, Sqlite>) -> Result<LimitsConfig, StoreError> {
+pub(crate) async fn all(tx: &mut Read) -> Result<LimitsConfig, StoreError> {
     let rows: Vec<(String, String, String)> =
         sqlx::query_as("SELECT sort, name, class FROM limit_classes ORDER BY sort, name").fetch_all(&mut **tx).await?;
     let mut limits = LimitsConfig::default();
@@ -46,18 +46,13 @@ pub(crate) async fn put(
     tx: &mut Write,
     sort: Sort,
     name: &str,
-    class: &impl Serialize,
+    class: &(impl Serialize + Sync),
     now: i64,
 ) -> Result<(), StoreError> {
-    remove(tx, sort, name).await?;
-    sqlx::query("INSERT INTO limit_classes (sort, name, class, changed_ms) VALUES (?, ?, ?, ?)")
-        .bind(sort.word())
-        .bind(name)
-        .bind(serde_json::to_string(class)?)
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    let row = "limit_classes (sort, name, class, changed_ms) VALUES (?, ?, ?, ?)";
+    let class = serde_json::to_string(class)?;
+    let changes = "class = new(class), changed_ms = new(changed_ms)";
+    upsert(tx, row, "sort, name", changes, args![sort.word(), name, class, now]).await
 }
 
 /// Takes a class away. `false`: there is none of that name.
