@@ -130,6 +130,7 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
 
 /// A token of `key` in the class that a policy named: to be asked after the policy and before [`listener`]. It costs what
 /// a class costs that a ticket names, and stands in for no other. A class that does not exist limits nothing, and is counted.
+#[allow(dead_code, reason = "for the step that asks policies")]
 pub(crate) fn named(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
     let limiter = &shared.limiter;
     let Some(kind) = exchange.target.as_ref().map(|target| target.kind) else { return Ok(()) };
@@ -148,6 +149,7 @@ pub(crate) fn named(shared: &Shared, exchange: &mut Exchange, class: &str, key: 
 /// A place among the streams that play under `key`, in the class that a policy named: to be asked after the policy and
 /// before [`listener`], which then leaves the streams class of ticket and configuration out. The session is the ticket's;
 /// without a ticket the client's address.
+#[allow(dead_code, reason = "for the step that asks policies")]
 pub(crate) fn named_streams(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
     if exchange.target.as_ref().is_none_or(|target| target.kind != ObjectKind::Segment) {
         return Ok(());
