@@ -34,7 +34,9 @@ FUZZ_TOOLCHAIN := nightly
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES)
+# A policy in C, and nginx, which judges a ticket scheme.
+AUTHOR_PACKAGES := clang-19 nginx
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -99,7 +101,8 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
-	python3 testkit/bench/bench.py --segue $(SEGUE)
+	cargo build --release --locked -p segue-events --example cost
+	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s, eight minutes; writes figures and plot (LIMITS_SECONDS)
@@ -109,6 +112,11 @@ limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s
 .PHONY: soak
 soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
 	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+
+.PHONY: facts-soak
+facts-soak: build ## Ten minutes of players over edges that are killed, every fact checked (SOAK_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-facts-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
 
 .PHONY: jobs-soak
 jobs-soak: test-parts ## Two control planes and three workers under kill -9 for ten minutes, on MariaDB (JOBS_SOAK_SECONDS, JOBS_SOAK_UPLOADS)

@@ -8,6 +8,7 @@ mod events;
 mod explain;
 mod key;
 mod limit;
+mod policy;
 mod revoke;
 mod roles;
 mod sse;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
+use segue_events::FluvioConfig;
 use segue_signing::SigningSecret;
 use url::Url;
 
@@ -38,6 +39,8 @@ pub struct ControlConfig {
     pub jobs: JobsConfig,
     /// How long requests and connections may take, and how many there may be.
     pub http: HttpConfig,
+    /// The Fluvio that the tally reads (`[events] kind = "fluvio"`); edges post what they have where `None`.
+    pub fluvio: Option<FluvioConfig>,
 }
 
 /// The database.
@@ -192,11 +195,24 @@ impl ControlConfig {
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),
             http: HttpConfig::read(&root.section("http")),
+            fluvio: fluvio(&root.section("events")),
         };
         if config.keys.is_empty() {
             root.problem("keys", "no signing key; name at least one, as in: k1 = \"env:SEGUE_KEY_K1\"");
         }
         config
+    }
+}
+
+/// Where facts come from, beside the edges that post theirs: those are taken either way.
+fn fluvio(section: &Section<'_>) -> Option<FluvioConfig> {
+    match section.or("kind", "control".to_owned()).as_str() {
+        "fluvio" => Some(FluvioConfig::read(section)),
+        "control" => None,
+        other => {
+            section.problem("kind", format!("{other:?} is neither \"fluvio\" nor \"control\", which edges post to"));
+            None
+        }
     }
 }
 

@@ -100,6 +100,10 @@ impl Control {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
         }
+        if parts.fluvio.is_some() {
+            tasks.spawn(tally::publish::run(Shared::clone(&parts)));
+            tasks.spawn(tally::fluvio::run(Shared::clone(&parts)));
+        }
         parts.tasks.close();
         tracing::info!(%addr, "the control plane listens");
         Ok(Self { addr, parts })
@@ -196,6 +200,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        fluvio: config.fluvio.clone(),
         objects,
         keys,
         bus: Bus::new(hints.clone()),

@@ -42,6 +42,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
+        fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();
     Arc::new(control::assemble(config, store, Hints::default()).await.unwrap())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use segue_events::FluvioConfig;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// The Fluvio that facts come from, and plays go to.
+    pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
     pub(crate) bus: Bus,

@@ -20,6 +20,7 @@ pub(crate) mod keys;
 pub(crate) mod leases;
 pub(crate) mod limits;
 pub(crate) mod plays;
+pub(crate) mod plays_out;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod tokens;

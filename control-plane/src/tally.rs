@@ -12,7 +12,9 @@
 //! meanwhile, within its bound. A failure is logged when it begins and when it is over.
 
 mod count;
+pub(crate) mod fluvio;
 mod follow;
+pub(crate) mod publish;
 mod receive;
 
 use std::sync::Arc;
@@ -103,6 +105,7 @@ async fn end_plays(parts: &Parts, held: &Held, before: i64) -> Result<bool, Stor
             plays::add(tx, &play.track, plays::TOTAL, &sums).await?;
             ended.push(PlayEvent::new(&play, transition, play.ends_ms));
         }
+        publish::store(parts, tx, &ended).await?;
         plays::prune(tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
         Ok::<Vec<PlayEvent>, StoreError>(ended)
     })?;

@@ -9,9 +9,11 @@
 mod cache;
 mod client;
 mod control;
+mod events;
 mod hot;
 mod limits;
 mod origin;
+mod policies;
 mod prefetch;
 mod tls;
 
@@ -28,8 +30,10 @@ use crate::limit::{LimitsConfig, RedisConfig};
 pub use cache::{CacheConfig, ControlConfig, TtlConfig};
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use control::{ControlEndpoint, SnapshotConfig};
+pub use events::{EventsConfig, EventsSink};
 pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+pub use policies::{PoliciesConfig, PolicyServices};
 pub use prefetch::PrefetchConfig;
 pub use tls::{CertificateFiles, TlsConfig};
 
@@ -63,6 +67,8 @@ pub struct EdgeConfig {
     pub control: Option<ControlEndpoint>,
     /// The last good snapshot on disk (`[snapshot]`).
     pub snapshot: SnapshotConfig,
+    /// What becomes of facts and denials (`[events]`).
+    pub events: EventsConfig,
     /// The key of the signed debug header (`[debug] key`).
     pub debug_key: Option<SigningSecret>,
     /// Rate limits and streams (`[limits]`, `[streams]`).
@@ -75,6 +81,10 @@ pub struct EdgeConfig {
     pub connections: ConnectionConfig,
     /// Certificates and where they are shown (`[tls]`); plain HTTP alone where `None`.
     pub tls: Option<TlsConfig>,
+    /// Where policies come from (`[policies]`).
+    pub policies: PoliciesConfig,
+    /// What policies are lent (`[policies.keys]`, `[policies.tables]`).
+    pub policy_services: PolicyServices,
     /// Who may say who the client is (`[client]`).
     pub client: ClientConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -188,9 +198,12 @@ impl EdgeConfig {
             watched: Vec::new(),
             control: None,
             snapshot: SnapshotConfig::default(),
+            events: EventsConfig::default(),
             debug_key: None,
             connections: ConnectionConfig::default(),
             tls: None,
+            policies: PoliciesConfig::default(),
+            policy_services: PolicyServices::default(),
             client: ClientConfig::default(),
             admin_token: None,
         }
@@ -224,6 +237,8 @@ impl EdgeConfig {
         config.redis = RedisConfig::read(&root);
         config.control = ControlEndpoint::read(&root.section("control"));
         config.snapshot = SnapshotConfig::read(&root.section("snapshot"), config.control.is_some());
+        config.policies = PoliciesConfig::read(&root.section("policies"), config.control.is_some());
+        config.events = EventsConfig::read(&root.section("events"), config.control.is_some());
         config.debug_key = control::read_debug_key(&root.section("debug"));
         config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);
@@ -261,14 +276,15 @@ impl EdgeConfig {
             revocations: self.revocations.clone(),
             leeway: self.tickets.leeway,
             limits: self.limits.clone(),
+            services: self.policy_services.clone(),
             files: self.watched.clone(),
         }
     }
 
     fn take(&mut self, hot: Reloadable) {
-        let Reloadable { keys, revocations, leeway, limits, files } = hot;
-        (self.keys, self.revocations, self.tickets.leeway) = (keys, revocations, leeway);
-        (self.limits, self.watched) = (limits, files);
+        let Reloadable { keys, revocations, leeway, limits, services, files } = hot;
+        (self.policy_services, self.limits) = (services, limits);
+        (self.keys, self.revocations, self.tickets.leeway, self.watched) = (keys, revocations, leeway, files);
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! On failure: [`Refusal::Limited`], with the time after which the request may pass.
 
+mod allowance;
 mod backend;
 mod class;
 mod denied;
@@ -71,21 +72,21 @@ fn fill(place: &mut [u8; 8], octets: &[u8]) -> usize {
     octets.len().min(place.len())
 }
 
-/// The classes of the client's address.
-pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
+/// The classes of the client's address, for an object of this kind.
+pub(crate) fn address(shared: &Shared, exchange: &mut Exchange, kind: ObjectKind) -> Result<(), Refusal> {
     let limiter = &shared.limiter;
     if limiter.is_idle() {
         return Ok(());
     }
     let classes = limiter.classes();
-    let (Some(client), Some(target)) = (exchange.client, &exchange.target) else { return Ok(()) };
+    let Some(client) = exchange.client else { return Ok(()) };
     if classes.address().is_empty() {
         return Ok(());
     }
     let _step = tracing::trace_span!("limit").entered();
     let key = AddressKey::of(client);
     let now = limiter.at(exchange.started);
-    for class in classes.address().iter().filter(|class| class.config.apply.has(sort(target.kind))) {
+    for class in classes.address().iter().filter(|class| class.config.apply.has(sort(kind))) {
         meet(limiter.take(class, key.bytes(), now), &mut exchange.pending)?;
     }
     Ok(())
@@ -93,6 +94,7 @@ pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Re
 
 /// The classes of session and track, the one that the ticket names, and the listener's streams.
 pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
+    allowance::meet_all(shared, exchange)?;
     let limiter = &shared.limiter;
     if limiter.is_idle() {
         return Ok(());
@@ -119,48 +121,17 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
     }
     if kind == ObjectKind::Segment
         && exchange.playing.is_none()
-        && let Some(grant) = exchange.grant.clone()
+        && let Some(grant) = &exchange.grant
         && let Some(sub) = &grant.claims.sub
         && let Some(streams) = classes.streams(lim)
     {
-        play(shared, exchange, streams, sub.as_bytes())?;
+        let ticket_age = grant.claims.iat.map(|iat| ticket_age(exchange.started_s(), iat));
+        let sid = limiter.stream_hash(grant.sid.as_bytes());
+        meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }), &mut exchange.pending)?;
+        let listener = limiter.stream_hash(sub.as_bytes());
+        exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
     }
     Ok(())
-}
-
-/// A token of `key` in the class that a policy named: to be asked after the policy and before [`listener`]. It costs what
-/// a class costs that a ticket names, and stands in for no other. A class that does not exist limits nothing, and is counted.
-#[allow(dead_code, reason = "for the step that asks policies")]
-pub(crate) fn named(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
-    let limiter = &shared.limiter;
-    let Some(kind) = exchange.target.as_ref().map(|target| target.kind) else { return Ok(()) };
-    match limiter.classes().named(class) {
-        Some(class) if by_name(kind)(&class) => {
-            meet(limiter.take(class, key.as_bytes(), limiter.at(exchange.started)), &mut exchange.pending)
-        }
-        Some(_) => Ok(()),
-        None => {
-            limiter.unknown.add(1);
-            Ok(())
-        }
-    }
-}
-
-/// A place among the streams that play under `key`, in the class that a policy named: to be asked after the policy and
-/// before [`listener`], which then leaves the streams class of ticket and configuration out. The session is the ticket's;
-/// without a ticket the client's address.
-#[allow(dead_code, reason = "for the step that asks policies")]
-pub(crate) fn named_streams(shared: &Shared, exchange: &mut Exchange, class: &str, key: &str) -> Result<(), Refusal> {
-    if exchange.target.as_ref().is_none_or(|target| target.kind != ObjectKind::Segment) {
-        return Ok(());
-    }
-    match shared.limiter.classes().named_streams(class) {
-        Some(streams) => play(shared, exchange, streams, key.as_bytes()),
-        None => {
-            shared.limiter.unknown.add(1);
-            Ok(())
-        }
-    }
 }
 
 fn sort(kind: ObjectKind) -> Sort {
@@ -178,21 +149,9 @@ fn by_name(kind: ObjectKind) -> impl Fn(&&Arc<Class>) -> bool {
     move |class| class.config.apply.has(sort(kind)) || (class.config.apply.is_empty() && kind == ObjectKind::Segment)
 }
 
-fn play(shared: &Shared, exchange: &mut Exchange, streams: &Arc<Streams>, listener: &[u8]) -> Result<(), Refusal> {
-    let limiter = &shared.limiter;
-    let now = limiter.at(exchange.started);
-    let grant = exchange.grant.as_ref();
-    let iat = grant.and_then(|grant| grant.claims.iat);
-    let age = iat.map(|iat| u64::try_from(exchange.started_s().saturating_sub(iat)).unwrap_or(0));
-    // In whole seconds it may be one more; a ticket of doubtful age is an old one.
-    let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
-    let address = exchange.client.map(AddressKey::of);
-    let address = address.as_ref().map_or(&[][..], AddressKey::bytes);
-    let sid = limiter.stream_hash(grant.map_or(address, |grant| grant.sid.as_bytes()));
-    meet(limiter.play(streams, listener, Asking { sid, now, ticket_age }), &mut exchange.pending)?;
-    let listener = limiter.stream_hash(listener);
-    exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
-    Ok(())
+/// How long ago a ticket was issued, in nanoseconds. In whole seconds it may be one more; a ticket of doubtful age is an old one.
+fn ticket_age(now: i64, iat: i64) -> u64 {
+    u64::try_from(now.saturating_sub(iat)).unwrap_or(0).saturating_add(1).saturating_mul(1_000_000_000)
 }
 
 /// The session of this request was given media.

@@ -18,7 +18,7 @@ use support::{Behaviour, house_with, pattern, versioned, with_admin};
 
 /// What an edge needs of Redis: these commands on its own keys.
 const ACL: &str = "+evalsha +eval +time +get +set +del +hset +hgetall +pexpire +zadd +zcard +zrangebyscore \
-                   +zremrangebyscore +zremrangebyrank +client|setinfo";
+                   +zremrangebyscore +zremrangebyrank";
 
 fn classes(limit: LimitConfig) -> LimitsConfig {
     LimitsConfig {

@@ -32,6 +32,13 @@ pub(crate) async fn offset(store: &Store, log: &str) -> Result<Option<u64>, Stor
     Ok(position.and_then(|at| u64::try_from(at).ok()))
 }
 
+/// The same inside of the transaction that is going to move it.
+pub(crate) async fn offset_now(tx: &mut Write, log: &str) -> Result<Option<u64>, StoreError> {
+    let position: Option<i64> =
+        sqlx::query_scalar("SELECT position FROM offsets WHERE log = ?").bind(log).fetch_optional(&mut **tx).await?;
+    Ok(position.and_then(|at| u64::try_from(at).ok()))
+}
+
 pub(crate) async fn set_offset(tx: &mut Write, log: &str, position: u64) -> Result<(), StoreError> {
     let row = "offsets (log, position) VALUES (?, ?)";
     upsert(tx, row, "log", "position = new(position)", args![log, super::tracks::signed(position)]).await

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use segue_events::{Denial, Fact, Position};
 
-use super::PlayEvent;
+use super::{PlayEvent, publish};
 use crate::bus::Topic;
 use crate::clock;
 use crate::plays::rule::{self, Delivery, Play, Transition};
@@ -28,6 +28,10 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    pub(super) fn plays(&self) -> &[PlayEvent] {
+        &self.plays
+    }
+
     pub(super) fn tell(self, parts: &Parts) {
         for fact in self.facts {
             parts.bus.tell_json(Topic::Facts, fact);
@@ -43,6 +47,7 @@ pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> 
     transaction!(parts.store, |tx| {
         plays::begin(tx).await?;
         let told = count_facts(tx, records, next.0).await?;
+        publish::store(parts, tx, told.plays()).await?;
         plays::set_offset(tx, "facts", next.0).await?;
         Ok(told)
     })

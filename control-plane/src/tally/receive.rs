@@ -5,7 +5,7 @@
 //! lost) or from elsewhere counts nothing, and its edge is told where to go on. Ids are looked at besides, so that even a
 //! log that came back from a copy counts no fact twice.
 
-use super::count;
+use super::{count, publish};
 use crate::bus::Topic;
 use crate::clock;
 use crate::state::Parts;
@@ -30,6 +30,7 @@ pub(crate) async fn facts(parts: &Parts, batch: Received<'_>, records: &[String]
             return Ok((elsewhere, None));
         }
         let told = count::count_facts(tx, records, batch.next).await?;
+        publish::store(parts, tx, told.plays()).await?;
         edges::set_position(tx, batch.log, batch.next, clock::now_ms()).await?;
         Ok::<_, StoreError>((batch.next, Some(told)))
     })?;

@@ -47,6 +47,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
         http: HttpConfig::default(),
+        fluvio: None,
     }
 }
 

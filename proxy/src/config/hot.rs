@@ -1,4 +1,5 @@
-//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, limit classes.
+//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, limit classes, what
+//! policies are lent.
 //!
 //! Invariants: all of it is read by the same functions at start and at every later reading of the file, and reaches
 //! requests in the snapshot alone. What else should change without a restart joins [`Reloadable`], and
@@ -14,6 +15,7 @@ use segue_signing::limits::LimitsConfig;
 use segue_signing::{Key, Revocation, SigningSecret};
 
 use super::limits;
+use super::policies::PolicyServices;
 
 /// A revocations file larger than this is refused: some fifty thousand entries.
 const REVOCATIONS_MAX: u64 = 4 * 1024 * 1024;
@@ -29,6 +31,8 @@ pub struct Reloadable {
     pub leeway: Duration,
     /// Rate limits and streams (`[limits]`, `[streams]`).
     pub limits: LimitsConfig,
+    /// What policies are lent (`[policies.keys]`, `[policies.tables]`).
+    pub services: PolicyServices,
     /// Files beside the configuration itself whose change means that it is to be read again.
     pub files: Vec<PathBuf>,
 }
@@ -53,6 +57,7 @@ impl Reloadable {
             }
             this.files.push(file);
         }
+        this.services = PolicyServices::read(&root.section("policies"), &mut this.files);
         this
     }
 }

@@ -116,7 +116,7 @@ impl Classes {
     }
 
     /// The streams class of a name.
-    pub(crate) fn named_streams(&self, name: &str) -> Option<&Arc<Streams>> {
+    pub(crate) fn streams_named(&self, name: &str) -> Option<&Arc<Streams>> {
         self.streams.get(name)
     }
 

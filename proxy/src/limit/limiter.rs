@@ -28,7 +28,6 @@ use super::denied::{Denied, Word};
 use super::lease::{Ask, Leased, Taken};
 use super::redis::{Redis, RedisConfig};
 use super::streams::{Asking, Streams, nanoseconds};
-use crate::metrics::Counter;
 
 /// Where the limiter's clock begins, so that zero lies in the past.
 const DAWN: u64 = 3_600_000_000_000;
@@ -59,8 +58,6 @@ pub struct Limiter {
     any: AtomicBool,
     classes: Arc<ArcSwap<Classes>>,
     redis: Option<Arc<Redis>>,
-    /// Times that a policy named a class that there is not.
-    pub(super) unknown: Counter,
 }
 
 /// A check that only Redis can decide; hand it to [`Limiter::wait`].
@@ -116,7 +113,6 @@ impl Limiter {
             any: AtomicBool::new(false),
             classes: Arc::default(),
             redis,
-            unknown: Counter::default(),
         };
         limiter.replace(config);
         limiter

@@ -21,7 +21,7 @@ impl Limiter {
     /// limits nothing. `ticket_age`: how long ago its ticket was issued, where that is known.
     pub fn session(&self, class: &str, listener: &[u8], sid: &[u8], ticket_age: Option<Duration>) -> Verdict {
         let ticket_age = ticket_age.map(nanoseconds);
-        match self.classes().named_streams(class) {
+        match self.classes().streams_named(class) {
             Some(streams) => {
                 self.play(streams, listener, Asking { sid: self.stream_hash(sid), now: self.now(), ticket_age })
             }
@@ -31,7 +31,7 @@ impl Limiter {
 
     /// That session was given media.
     pub fn given(&self, class: &str, listener: &[u8], sid: &[u8], media: Duration) {
-        if let Some(streams) = self.classes().named_streams(class) {
+        if let Some(streams) = self.classes().streams_named(class) {
             self.played(streams, self.stream_hash(listener), self.stream_hash(sid), media);
         }
     }
@@ -198,7 +198,7 @@ fn stop_here(classes: &Classes, stop: &str, at: u64) {
     let mut words = stop.split(' ');
     let (Some(class), Some(listener), Some(sid)) = (words.next(), words.next(), words.next()) else { return };
     let number = |hex| u64::from_str_radix(hex, 16).ok();
-    if let (Some(streams), Some(listener), Some(sid)) = (classes.named_streams(class), number(listener), number(sid)) {
+    if let (Some(streams), Some(listener), Some(sid)) = (classes.streams_named(class), number(listener), number(sid)) {
         streams.listeners.known(listener, |sessions| sessions.stop_if_playing(&streams.config, sid, at));
     }
 }

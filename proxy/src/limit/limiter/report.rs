@@ -39,8 +39,6 @@ impl Limiter {
         family(&mut text, "segue_limit_keys", "gauge", "Keys whose bucket is not full, and listeners who play.", &busy);
         let help = "Keys that were forgotten while they were busy, for want of room.";
         family(&mut text, "segue_limit_keys_forgotten_total", "counter", help, &forgotten);
-        let help = "Times that a policy named a class that there is not.";
-        family(&mut text, "segue_limit_unknown_total", "counter", help, &[format!(" {}", self.unknown.get())]);
         let Some(redis) = &self.redis else { return text };
         let help = "Requests that waited for Redis in vain, and went by on_outage.";
         family(&mut text, "segue_limit_late_total", "counter", help, &late);
