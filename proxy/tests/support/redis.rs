@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -14,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// A redis-server without persistence.
 pub struct Server {
     process: Child,
+    /// Where it may write: a replica keeps what it is sent in a file.
+    dir: tempfile::TempDir,
     pub port: u16,
     args: Vec<String>,
 }
@@ -26,7 +29,8 @@ impl Server {
 
     pub async fn start_at(port: u16, args: &[&str]) -> Self {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { process: run(port, &args).await, port, args }
+        let dir = tempfile::tempdir().unwrap();
+        Self { process: run(port, &args, dir.path()).await, dir, port, args }
     }
 
     pub fn kill(&mut self) {
@@ -35,7 +39,7 @@ impl Server {
     }
 
     pub async fn restart(&mut self) {
-        self.process = run(self.port, &self.args).await;
+        self.process = run(self.port, &self.args, self.dir.path()).await;
     }
 
     pub fn signal(&self, name: &str) {
@@ -67,9 +71,10 @@ impl Drop for Server {
     }
 }
 
-async fn run(port: u16, args: &[String]) -> Child {
+async fn run(port: u16, args: &[String], dir: &Path) -> Child {
     let tls = args.iter().any(|arg| arg == "--tls-port");
     let mut command = Command::new("redis-server");
+    command.current_dir(dir);
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"]);
     let port_text = port.to_string();
     if !tls {
