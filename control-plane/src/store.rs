@@ -20,6 +20,7 @@ pub(crate) mod jobs;
 pub(crate) mod kept;
 pub(crate) mod keys;
 pub(crate) mod leases;
+pub(crate) mod limits;
 pub(crate) mod look;
 pub(crate) mod plays;
 pub(crate) mod plays_out;

@@ -54,6 +54,9 @@ pub(crate) struct Follow {
     /// The tag of the keys that it has.
     #[serde(default)]
     keys: String,
+    /// The tag of the limit classes that it has.
+    #[serde(default)]
+    limits: String,
 }
 
 /// The snapshot, or 304 where the edge has it already (RFC 9110, section 13.1.2).
@@ -75,7 +78,7 @@ pub(crate) async fn snapshot(
         let revision = snapshots.borrow().revision;
         return Ok((StatusCode::NOT_MODIFIED, head(revision)?).into_response());
     }
-    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys).await?;
+    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys, &follow.limits).await?;
     Ok((head(delta.revision)?, Json(delta)).into_response())
 }
 
