@@ -6,6 +6,7 @@ mod demo;
 mod events;
 mod explain;
 mod key;
+mod policy;
 mod revoke;
 mod roles;
 mod sse;

@@ -4,6 +4,8 @@
 //! database nor a timing tells anything about a secret that is close. Routes name the one scope that they need;
 //! `admin` has them all.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -52,6 +54,10 @@ impl Scope {
     }
 }
 
+/// Whose token a request carries: for those who write down who did what.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Arc<str>);
+
 /// Hex SHA-256 of a secret.
 pub(crate) fn hash(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -78,8 +84,8 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
     Ok(())
 }
 
-/// Whether the request carries a token that has `scope`.
-pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<(), ApiError> {
+/// Whose token it is that the request carries and that has `scope`.
+pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
     let secret = bearer(headers)?;
     let hash = hash(secret);
     let unknown = ApiError::Unauthorized("this token is not known");
@@ -88,7 +94,11 @@ pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) 
         return Err(ApiError::Unauthorized("this token is not known"));
     }
     let allows = |word: &str| word == scope.word() || word == Scope::Admin.word();
-    if token.scopes.split_ascii_whitespace().any(allows) { Ok(()) } else { Err(ApiError::Forbidden(scope.word())) }
+    if token.scopes.split_ascii_whitespace().any(allows) {
+        Ok(Caller(token.name.into()))
+    } else {
+        Err(ApiError::Forbidden(scope.word()))
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
@@ -109,9 +119,16 @@ fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
 }
 
 /// The layer that stands in front of a group of routes.
-pub(crate) async fn require(State((shared, scope)): State<(Shared, Scope)>, request: Request, next: Next) -> Response {
+pub(crate) async fn require(
+    State((shared, scope)): State<(Shared, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match authorize(&shared.store, request.headers(), scope).await {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     }
 }

@@ -14,6 +14,7 @@ use crate::bus::Bus;
 use crate::config::ControlConfig;
 use crate::keys::Keys;
 use crate::objects::Objects;
+use crate::policies::Registry;
 use crate::state::{Parts, Shared};
 use crate::store::Store;
 use crate::{api, auth, router, server, sweeper, tally};
@@ -182,6 +183,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
         store,
         objects,
         keys,
+        policies: Registry::new(config.policies),
         bus: Bus::new(),
         page_policy: api::page::policy(&edge_base, reached),
         edge_base,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use segue_config::Secret;
 
 use crate::bucket::{ACCESS, SECRET};
-use crate::config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
+use crate::config::{
+    ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+};
 use crate::control;
 use crate::state::Shared;
 use crate::store::jobs::Claimant;
@@ -37,6 +39,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
+        policies: PoliciesConfig::default(),
         http: HttpConfig::default(),
     };
     let store = Store::open(&config.database).await.unwrap();

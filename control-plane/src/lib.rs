@@ -26,6 +26,7 @@ mod ids;
 mod keys;
 mod objects;
 mod plays;
+mod policies;
 mod publication;
 mod router;
 mod server;
@@ -35,5 +36,8 @@ mod sweeper;
 mod tally;
 mod views;
 
-pub use config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
+pub use config::{
+    ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+};
 pub use control::{Control, ControlInputs, StartError};
+pub use policies::signers::{NotASigner, Signer};

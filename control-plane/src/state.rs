@@ -10,6 +10,7 @@ use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::keys::Keys;
 use crate::objects::Objects;
+use crate::policies::Registry;
 use crate::store::jobs::{JobRow, Patience};
 use crate::store::{Store, StoreError, jobs, tracks};
 use crate::views;
@@ -23,6 +24,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
+    pub(crate) policies: Registry,
     pub(crate) bus: Bus,
     /// Base of playback and artwork URLs, without a trailing slash.
     pub(crate) edge_base: String,

@@ -13,6 +13,7 @@ pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod plays;
+pub(crate) mod policies;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod tokens;

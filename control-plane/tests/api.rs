@@ -5,6 +5,8 @@
 mod bucket;
 #[path = "support/house.rs"]
 mod house;
+#[path = "support/policy.rs"]
+mod policy;
 
 #[path = "api/access.rs"]
 mod access;
@@ -16,5 +18,7 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/policies.rs"]
+mod policies;
 #[path = "api/start.rs"]
 mod start;

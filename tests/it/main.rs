@@ -6,6 +6,7 @@ mod crashes;
 mod demo;
 mod playlists;
 mod plays;
+mod policies;
 mod roles;
 mod soak;
 mod songs;

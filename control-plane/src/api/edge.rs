@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::request::{Asked, Body};
 use crate::clock;
 use crate::error::ApiError;
+use crate::policies::counts;
 use crate::state::Shared;
 use crate::store::edges::{self, LogName};
 use crate::store::{StoreError, keys};
@@ -51,6 +52,9 @@ pub(crate) struct Follow {
     /// The tag of the keys that it has.
     #[serde(default)]
     keys: String,
+    /// The tag of the policies that it has.
+    #[serde(default)]
+    policies: String,
 }
 
 /// The snapshot, or 304 where the edge has it already (RFC 9110, section 13.1.2).
@@ -72,7 +76,7 @@ pub(crate) async fn snapshot(
         let revision = snapshots.borrow().revision;
         return Ok((StatusCode::NOT_MODIFIED, head(revision)?).into_response());
     }
-    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys).await?;
+    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys, &follow.policies).await?;
     Ok((head(delta.revision)?, Json(delta)).into_response())
 }
 
@@ -90,7 +94,7 @@ fn names(header: &str, tag: &str) -> bool {
     header.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
-/// Keeps an edge's report, and adds what its keys were used since the last one.
+/// Keeps an edge's report, and adds what its keys were used and its policies said since the last one.
 pub(crate) async fn report(
     State(parts): State<Shared>,
     Body(report): Body<EdgeReport>,
@@ -99,6 +103,7 @@ pub(crate) async fn report(
     if report.keys.len() > REPORT_KEYS_MAX || report.counters.len() > REPORT_COUNTERS_MAX {
         return Err(ApiError::invalid("more keys or counters than an edge has"));
     }
+    counts::bounded(&report)?;
     let now = clock::now_ms();
     let mut tx = parts.store.begin().await?;
     let last = edges::report(&mut tx, &report.edge).await?;
@@ -120,9 +125,17 @@ pub(crate) async fn report(
             keys::add_uses(&mut tx, &key.kid, accepted, out_of_time, now).await?;
         }
     }
+    counts::add(&mut tx, before.as_ref(), &report, now).await?;
     edges::put_report(&mut tx, &report, now).await?;
     tx.commit().await.map_err(StoreError::from)?;
+    // Those who wait for edges look again.
+    parts.policies.reports.send_modify(|count| *count = count.wrapping_add(1));
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether an edge that reported at `seen_ms` counts as alive.
+pub(crate) fn is_alive(seen_ms: i64, now: i64) -> bool {
+    now - seen_ms < ALIVE_MS
 }
 
 /// An edge as the API shows it.
@@ -142,7 +155,7 @@ pub(crate) struct Edge {
 pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<serde_json::Value>, ApiError> {
     let (now, revision) = (clock::now_ms(), parts.keys.subscribe().borrow().revision);
     let edges = edges::list(&parts.store).await?.into_iter().map(|(report, seen_ms)| Edge {
-        alive: now - seen_ms < ALIVE_MS,
+        alive: is_alive(seen_ms, now),
         current: report.revision >= revision,
         report,
         seen_ms,

@@ -1,15 +1,15 @@
-//! What edges are told: signing keys, purge generations, revocations, and the revision that they belong to.
+//! What edges are told: signing keys, purge generations, revocations, policies, and the revision that they belong to.
 //!
 //! Invariants: whoever changes one of them raises the revision in the same transaction. A purge's generation is above
 //! every revision that was told before it, so that "what is new since a revision" is a comparison.
 
 use std::collections::BTreeMap;
 
-use segue_signing::NamedRevocation;
+use segue_signing::{NamedRevocation, PolicyDoc};
 use sqlx::{FromRow, Sqlite, Transaction};
 
-use super::revocations;
 use super::{Store, StoreError, Write};
+use super::{policies, revocations};
 
 /// How far a part of the snapshot reaches back behind its cursor: purges that a process of an older version made beside
 /// this one know nothing of the rule above.
@@ -48,6 +48,7 @@ pub(crate) struct State {
     pub(crate) purges: BTreeMap<String, u64>,
     pub(crate) revocations: Vec<NamedRevocation>,
     pub(crate) lifted: Vec<String>,
+    pub(crate) policies: Vec<PolicyDoc>,
     /// Only what is new since the cursor that was asked with.
     pub(crate) partial: bool,
 }
@@ -108,10 +109,11 @@ pub(crate) async fn state(store: &Store, cursor: Option<u64>, now: i64) -> Resul
         .fetch_all(&mut *tx)
         .await?;
     let (revocations, lifted) = revocations::told(&mut tx, cursor, now).await?;
+    let policies = policies::told(&mut tx).await?;
     tx.rollback().await?;
     let purges = purges.into_iter().map(|(track, at)| (track, u64::try_from(at).unwrap_or(0))).collect();
     let revision = u64::try_from(revision).unwrap_or(0);
-    Ok(State { revision, keys, purges, revocations, lifted, partial: cursor.is_some() })
+    Ok(State { revision, keys, purges, revocations, lifted, policies, partial: cursor.is_some() })
 }
 
 /// All stored keys, oldest first.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
-    Control, ControlConfig, ControlInputs, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig,
-    UploadsConfig,
+    Control, ControlConfig, ControlInputs, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig,
+    TokensConfig, UploadsConfig,
 };
 use segue_events::EventLog;
 use serde_json::{Value, json};
@@ -44,6 +44,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
+        policies: PoliciesConfig::default(),
         http: HttpConfig::default(),
     }
 }
