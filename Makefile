@@ -16,6 +16,9 @@ DEMO ?=
 SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 600
 PLANTED_SECONDS ?= 300
+# How long the jobs' soak kills, and how many songs it uploads meanwhile.
+JOBS_SOAK_SECONDS ?= 600
+JOBS_SOAK_UPLOADS ?= 200
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
@@ -30,7 +33,9 @@ FUZZ_TOOLCHAIN := nightly
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl $(POLICY_PACKAGES)
+# A policy in C, and nginx, which judges a ticket scheme.
+AUTHOR_PACKAGES := clang-19 nginx
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -55,10 +60,12 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts lint console-test ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts lint console-test python ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
-	cargo nextest run --release --locked --workspace
+	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
+	testkit/with-mariadb cargo nextest run --release --locked --workspace \
+	  -E 'package(segue-control-plane) | test(/^queue::/)'
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences
@@ -76,6 +83,16 @@ tools:
 	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
 
+# The Python packages that tests need, in a folder of their own.
+PYTHON := $(TARGET)/venv/bin/python
+$(TARGET)/venv/.made: $(wildcard testkit/python/*.txt)
+	python3 -m venv $(TARGET)/venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r testkit/python/requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r testkit/python/requirements-alone.txt
+	touch $@
+.PHONY: python
+python: $(TARGET)/venv/.made
+
 .PHONY: policies
 policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 	@deploy/debian-packages $(POLICY_PACKAGES)
@@ -83,7 +100,8 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
-	python3 testkit/bench/bench.py --segue $(SEGUE)
+	cargo build --release --locked -p segue-events --example cost
+	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
@@ -92,6 +110,16 @@ limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s
 .PHONY: soak
 soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
 	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+
+.PHONY: facts-soak
+facts-soak: build ## Ten minutes of players over edges that are killed, every fact checked (SOAK_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-facts-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+.PHONY: jobs-soak
+jobs-soak: test-parts ## Two control planes and three workers under kill -9 for ten minutes, on MariaDB (JOBS_SOAK_SECONDS, JOBS_SOAK_UPLOADS)
+	SEGUE_JOBS_SOAK_SECONDS=$(JOBS_SOAK_SECONDS) SEGUE_JOBS_SOAK_UPLOADS=$(JOBS_SOAK_UPLOADS) \
+	  testkit/with-mariadb cargo test --release --locked -p segue --test it queue:: -- --nocapture
 
 .PHONY: fuzz fuzz-planted fuzz-tools
 fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)

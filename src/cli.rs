@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, events, explain, key, policy, revoke, roles, ticket, track};
+use crate::{demo, doctor, events, explain, key, policy, revoke, roles, ticket, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -34,12 +34,14 @@ enum Command {
     Ticket(ticket::TicketArgs),
     /// List, add, rotate and retire the keys that sign tickets
     Key(key::KeyArgs),
-    /// Push policies to edges, try them, and let them decide
+    /// Write, build, check and test policies; push them to edges, try them, and let them decide
     Policy(policy::PolicyArgs),
     /// Make tickets void before they expire
     Revoke(revoke::RevokeArgs),
     /// Say which step would refuse or serve a URL, and why
     Explain(explain::ExplainArgs),
+    /// Look at every part that a configuration names; say what is wrong and what to do
+    Doctor(doctor::DoctorArgs),
     /// Watch what the edges deliver
     Events(events::EventsArgs),
 }
@@ -70,6 +72,7 @@ impl Cli {
             Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => {
                 "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off"
             }
+            Command::Doctor(_) => "error,pingora_core=off",
             Command::Explain(_)
             | Command::Track(_)
             | Command::Ticket(_)
@@ -95,6 +98,7 @@ impl Cli {
             Command::Transcode(args) => roles::transcode(args).await,
             Command::Track(args) => track::run(args).await,
             Command::Ticket(args) => ticket::run(args),
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Key(args) => key::run(args).await,
             Command::Policy(args) => policy::run(args).await,

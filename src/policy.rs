@@ -1,12 +1,17 @@
 //! `segue policy`: rules and foreign tickets as WebAssembly, from the first line to the edges. One file per verb.
 
+mod build;
+mod check;
 mod delete;
 mod diff;
 mod list;
+mod new;
+mod project;
 mod push;
 mod remote;
 mod rollout;
 mod show;
+mod test;
 
 use std::process::ExitCode;
 
@@ -14,7 +19,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Status 0: done, and every edge that is alive stands on it. 3: done, and some do not yet. 1: not done."
+    after_help = "Status of what changes edges: 0, done, and every edge that is alive stands on it; 3, done, and some do not yet; 1, not done."
 )]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
@@ -23,6 +28,14 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
+    /// Make a folder with a policy that builds, and all that it needs
+    New(new::NewArgs),
+    /// Build the policy in a folder
+    Build(build::BuildArgs),
+    /// Look at a policy as an upload is looked at: world, imports, size, configuration, vectors
+    Check(check::CheckArgs),
+    /// Run a policy's vectors and show what differs; status 1 where something does
+    Test(test::TestArgs),
     /// Upload a version and have every edge make it ready; nothing is decided by it yet
     Push(push::PushArgs),
     /// Ask a version beside the active one, and heed it not: see `diff`
@@ -54,5 +67,9 @@ pub(crate) async fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
         PolicyCommand::Show(args) => show::run(args).await,
         PolicyCommand::Diff(args) => diff::run(args).await,
         PolicyCommand::Delete(args) => delete::run(args).await,
+        PolicyCommand::New(args) => new::run(&args),
+        PolicyCommand::Build(args) => build::run(&args),
+        PolicyCommand::Check(args) => check::run(&args),
+        PolicyCommand::Test(args) => test::run(&args),
     }
 }

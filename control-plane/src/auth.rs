@@ -4,8 +4,6 @@
 //! database nor a timing tells anything about a secret that is close. Routes name the one scope that they need;
 //! `admin` has them all.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +17,7 @@ use crate::config::TokensConfig;
 use crate::error::ApiError;
 use crate::state::Shared;
 use crate::store::tokens::{self, TokenRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, transaction};
 
 /// A longer token is refused before it is hashed.
 const TOKEN_MAX: usize = 512;
@@ -54,10 +52,6 @@ impl Scope {
     }
 }
 
-/// Whose token a request carries: for those who write down who did what.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) Arc<str>);
-
 /// Hex SHA-256 of a secret.
 pub(crate) fn hash(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -70,21 +64,26 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
         ("bootstrap-worker", config.worker.as_ref(), Scope::Worker),
         ("bootstrap-edge", config.edge.as_ref(), Scope::Edge),
     ];
-    let mut tx = store.begin().await?;
-    for (name, secret, scope) in bootstrap {
-        match secret.map(Secret::expose).filter(|secret| !secret.is_empty()) {
-            Some(secret) => {
-                let row = TokenRow { name: name.to_owned(), hash: hash(secret), scopes: scope.word().to_owned() };
-                tokens::put(&mut tx, &row, clock::now_ms()).await?;
+    transaction!(store, |tx| {
+        for (name, secret, scope) in &bootstrap {
+            match secret.map(Secret::expose).filter(|secret| !secret.is_empty()) {
+                Some(secret) => {
+                    let scopes = scope.word().to_owned();
+                    let row = TokenRow { name: (*name).to_owned(), hash: hash(secret), scopes };
+                    tokens::put(tx, &row, clock::now_ms()).await?;
+                }
+                None => tokens::remove(tx, name).await?,
             }
-            None => tokens::remove(&mut tx, name).await?,
         }
-    }
-    tx.commit().await?;
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Whose token it is that the request carries and that has `scope`.
+/// Whose token a request carries: its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) String);
+
+/// Whether the request carries a token that has `scope`, and whose it is.
 pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
     let secret = bearer(headers)?;
     let hash = hash(secret);
@@ -95,7 +94,7 @@ pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) 
     }
     let allows = |word: &str| word == scope.word() || word == Scope::Admin.word();
     if token.scopes.split_ascii_whitespace().any(allows) {
-        Ok(Caller(token.name.into()))
+        Ok(Caller(token.name))
     } else {
         Err(ApiError::Forbidden(scope.word()))
     }

@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod connection;
 mod control;
+mod doctor;
 mod downstream;
 mod edge;
 mod exchange;
@@ -31,6 +32,7 @@ mod lock;
 mod metrics;
 mod origin;
 mod playlist;
+mod policy;
 mod prefetch;
 mod refusal;
 mod reload;
@@ -46,9 +48,11 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
-    ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind,
+    PlaylistMode, PoliciesConfig, PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig,
+    SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
+pub use doctor::examine;
 pub use edge::{Edge, EdgeInputs, StartError};
 pub use explain::{Explanation, Question, Step, explain};
 pub use playlist::rewrite::{LINE_MAX, OUTPUT_MAX, RewriteError, Rewriter, Summary, Way};

@@ -13,11 +13,14 @@
 //! again on what it left. Every wait has a bound; on a failure the process's log is in [`Segue::log`].
 
 pub mod edge;
+pub mod facts;
 pub mod player;
+pub mod python;
 pub mod segue;
 pub mod soak;
 pub mod songs;
 
 pub use edge::SecondEdge;
 pub use player::{Player, Record};
+pub use python::python;
 pub use segue::{Segue, Stats, Track};

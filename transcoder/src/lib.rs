@@ -19,6 +19,7 @@ mod artwork;
 mod codecs;
 mod config;
 mod declared;
+mod doctor;
 mod encode;
 mod ffmpeg;
 mod job;
@@ -40,5 +41,6 @@ mod worker;
 mod workspace;
 
 pub use config::{ControlEndpoint, ObjectStore, TranscodeConfig};
+pub use doctor::examine;
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

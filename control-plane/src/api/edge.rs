@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::policies::counts;
 use crate::state::Shared;
 use crate::store::edges::{self, LogName};
-use crate::store::{StoreError, keys};
+use crate::store::{Write, keys, transaction};
 use crate::tally::{self, Received};
 
 /// Longest wait for a change, in milliseconds.
@@ -105,9 +105,15 @@ pub(crate) async fn report(
     }
     counts::bounded(&report)?;
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let last = edges::report(&mut tx, &report.edge).await?;
-    if last.is_none() && edges::count(&mut tx).await? >= EDGES_MAX {
+    transaction!(parts.store, |tx| keep(tx, &report, now).await)?;
+    // Those who wait for edges look again.
+    parts.policies.reports.send_modify(|count| *count = count.wrapping_add(1));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn keep(tx: &mut Write, report: &EdgeReport, now: i64) -> Result<(), ApiError> {
+    let last = edges::report(tx, &report.edge).await?;
+    if last.is_none() && edges::count(tx).await? >= EDGES_MAX {
         return Err(ApiError::Busy {
             word: "edges-too-many",
             message: format!("{EDGES_MAX} edges have reported within the last hour; give edges names that stay"),
@@ -122,15 +128,11 @@ pub(crate) async fn report(
         let accepted = since(key.accepted, counted.map(|known| known.accepted));
         let out_of_time = since(key.out_of_time, counted.map(|known| known.out_of_time));
         if accepted > 0 || out_of_time > 0 {
-            keys::add_uses(&mut tx, &key.kid, accepted, out_of_time, now).await?;
+            keys::add_uses(tx, &key.kid, accepted, out_of_time, now).await?;
         }
     }
-    counts::add(&mut tx, before.as_ref(), &report, now).await?;
-    edges::put_report(&mut tx, &report, now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    // Those who wait for edges look again.
-    parts.policies.reports.send_modify(|count| *count = count.wrapping_add(1));
-    Ok(StatusCode::NO_CONTENT)
+    counts::add(tx, before.as_ref(), report, now).await?;
+    Ok(edges::put_report(tx, report, now).await?)
 }
 
 /// Whether an edge that reported at `seen_ms` counts as alive.

@@ -26,7 +26,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::policies::{self, HistoryRow, PolicyRow, VersionRow, bytes};
-use crate::store::{StoreError, Write, edges, keys};
+use crate::store::{Write, edges, keys, transaction};
 
 /// Bytes of a note.
 const NOTE_MAX: usize = 1024;
@@ -100,20 +100,21 @@ pub(crate) async fn delete(
     Asked(wish): Asked<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let note = note(wish.note)?;
-    let mut tx = parts.store.begin().await?;
-    keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    let policy = policies::get(&mut tx, &name).await?.ok_or(ApiError::NotFound("policy"))?;
-    if !wish.force && (policy.active.is_some() || policy.candidate.is_some()) {
-        return Err(ApiError::conflict(
-            "policy-in-use",
-            format!("a version of {name:?} decides or is tried; disable it first, or say force=true"),
-        ));
-    }
-    policies::delete(&mut tx, &name).await?;
-    bytes::forget(&mut tx).await?;
-    let line = HistoryRow { from_version: policy.active, ..line(&name, &caller, "delete-policy", note) };
-    policies::note(&mut tx, line).await?;
-    told(&parts, tx).await?;
+    transaction!(parts.store, |tx| {
+        keys::raise_revision(tx, clock::now_ms()).await?;
+        let policy = policies::get(tx, &name).await?.ok_or(ApiError::NotFound("policy"))?;
+        if !wish.force && (policy.active.is_some() || policy.candidate.is_some()) {
+            return Err(ApiError::conflict(
+                "policy-in-use",
+                format!("a version of {name:?} decides or is tried; disable it first, or say force=true"),
+            ));
+        }
+        policies::delete(tx, &name).await?;
+        bytes::forget(tx).await?;
+        let line = HistoryRow { from_version: policy.active, ..line(&name, &caller, "delete-policy", note.clone()) };
+        Ok(policies::note(tx, line).await?)
+    })?;
+    parts.keys.publish(&parts.store).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,26 +124,27 @@ pub(crate) async fn delete_version(
     Extension(caller): Extension<Caller>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let mut tx = parts.store.begin().await?;
-    keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    let (policy, versions) = found(&mut tx, &name).await?;
-    if !versions.iter().any(|row| row.version == version) {
-        return Err(ApiError::NotFound("version"));
-    }
-    let mut state = rollout::state(&policy, &versions);
-    if state.needs(&version) {
-        return Err(ApiError::conflict(
-            "version-in-use",
-            format!("version {version:?} decides, is tried, or is what a rollback goes back to"),
-        ));
-    }
-    state.forget(&version);
-    policies::delete_version(&mut tx, &name, &version).await?;
-    policies::put(&mut tx, &PolicyRow { stack: state.stack, updated_ms: clock::now_ms(), ..policy }).await?;
-    bytes::forget(&mut tx).await?;
-    let line = HistoryRow { version: Some(version), ..line(&name, &caller, "delete", None) };
-    policies::note(&mut tx, line).await?;
-    told(&parts, tx).await?;
+    transaction!(parts.store, |tx| {
+        keys::raise_revision(tx, clock::now_ms()).await?;
+        let (policy, versions) = found(tx, &name).await?;
+        if !versions.iter().any(|row| row.version == version) {
+            return Err(ApiError::NotFound("version"));
+        }
+        let mut state = rollout::state(&policy, &versions);
+        if state.needs(&version) {
+            return Err(ApiError::conflict(
+                "version-in-use",
+                format!("version {version:?} decides, is tried, or is what a rollback goes back to"),
+            ));
+        }
+        state.forget(&version);
+        policies::delete_version(tx, &name, &version).await?;
+        policies::put(tx, &PolicyRow { stack: state.stack, updated_ms: clock::now_ms(), ..policy }).await?;
+        bytes::forget(tx).await?;
+        let line = HistoryRow { version: Some(version.clone()), ..line(&name, &caller, "delete", None) };
+        Ok(policies::note(tx, line).await?)
+    })?;
+    parts.keys.publish(&parts.store).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -175,18 +177,11 @@ async fn found(tx: &mut Write, name: &str) -> Result<(PolicyRow, Vec<VersionRow>
     Ok((policy, versions))
 }
 
-/// Commits, and tells edges. The revision was raised before.
-async fn told(parts: &Parts, tx: Write) -> Result<(), ApiError> {
-    tx.commit().await.map_err(StoreError::from)?;
-    parts.keys.publish(&parts.store).await?;
-    Ok(())
-}
-
 fn line(policy: &str, caller: &Caller, act: &str, note: Option<String>) -> HistoryRow {
     HistoryRow {
         seq: clock::now_ms(),
         policy: policy.to_owned(),
-        done_by: caller.0.to_string(),
+        done_by: caller.0.clone(),
         act: act.to_owned(),
         version: None,
         from_version: None,

@@ -8,9 +8,9 @@ pub(crate) mod counts;
 
 use segue_signing::{PolicyCandidate, PolicyDoc, PolicyFailMode, PolicyTrial, PolicyVersion, PolicyWorld};
 use serde_json::Value;
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::FromRow;
 
-use super::{Store, StoreError, Write};
+use super::{Read, Store, StoreError, Write};
 
 /// A policy, and which of its versions decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ const VERSION: &str = "SELECT policy, version, digest, bytes, config, asked_at, 
      pushed_ms, created_ms FROM policy_versions";
 
 /// One policy.
-pub(crate) async fn get(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<PolicyRow>, StoreError> {
+pub(crate) async fn get(tx: &mut Read, name: &str) -> Result<Option<PolicyRow>, StoreError> {
     let sql = format!("{POLICY} WHERE name = ?");
     let raw: Option<RawPolicy> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(&mut **tx).await?;
     raw.map(PolicyRow::try_from).transpose()
@@ -190,7 +190,7 @@ pub(crate) async fn get(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Re
 
 /// All policies with their versions, by name; versions oldest first. One read transaction, so that they agree.
 pub(crate) async fn all(store: &Store) -> Result<Vec<(PolicyRow, Vec<VersionRow>)>, StoreError> {
-    let mut tx = store.read().begin().await?;
+    let mut tx = store.reading().await?;
     let all = read_all(&mut tx).await?;
     tx.rollback().await?;
     Ok(all)
@@ -198,7 +198,7 @@ pub(crate) async fn all(store: &Store) -> Result<Vec<(PolicyRow, Vec<VersionRow>
 
 /// One policy with its versions.
 pub(crate) async fn one(store: &Store, name: &str) -> Result<Option<(PolicyRow, Vec<VersionRow>)>, StoreError> {
-    let mut tx = store.read().begin().await?;
+    let mut tx = store.reading().await?;
     let found = match get(&mut tx, name).await? {
         Some(policy) => Some((policy, versions(&mut tx, name).await?)),
         None => None,
@@ -207,7 +207,7 @@ pub(crate) async fn one(store: &Store, name: &str) -> Result<Option<(PolicyRow, 
     Ok(found)
 }
 
-async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<(PolicyRow, Vec<VersionRow>)>, StoreError> {
+async fn read_all(tx: &mut Read) -> Result<Vec<(PolicyRow, Vec<VersionRow>)>, StoreError> {
     let sql = format!("{POLICY} ORDER BY name");
     let policies: Vec<RawPolicy> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut **tx).await?;
     let mut all = Vec::with_capacity(policies.len());
@@ -220,10 +220,7 @@ async fn read_all(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<(PolicyRo
 }
 
 /// The versions of a policy, oldest first.
-pub(crate) async fn versions(
-    tx: &mut Transaction<'static, Sqlite>,
-    policy: &str,
-) -> Result<Vec<VersionRow>, StoreError> {
+pub(crate) async fn versions(tx: &mut Read, policy: &str) -> Result<Vec<VersionRow>, StoreError> {
     let sql = format!("{VERSION} WHERE policy = ? ORDER BY created_ms, version");
     let raw: Vec<RawVersion> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(policy).fetch_all(&mut **tx).await?;
     raw.into_iter().map(VersionRow::try_from).collect()
@@ -326,7 +323,7 @@ pub(crate) async fn set_pushed(tx: &mut Write, policy: &str, version: &str, at: 
 }
 
 /// What edges are told of policies.
-pub(crate) async fn told(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<PolicyDoc>, StoreError> {
+pub(crate) async fn told(tx: &mut Read) -> Result<Vec<PolicyDoc>, StoreError> {
     let all = read_all(tx).await?;
     let docs = all.into_iter().map(|(policy, versions)| doc(policy, versions)).collect::<Result<Vec<_>, _>>()?;
     Ok(docs.into_iter().filter(|doc| !doc.versions.is_empty()).collect())

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::policies::rollout::{Act, Done, Rollout};
 use crate::state::{Parts, Shared};
 use crate::store::policies::{self, HistoryRow, PolicyRow, VersionRow, counts};
-use crate::store::{edges, keys};
+use crate::store::{Write, edges, keys, transaction};
 
 /// Longest wait for edges, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
@@ -227,14 +227,44 @@ async fn change(
     name: &str,
     wish: Wish,
 ) -> Result<(Option<Done>, u64, Wanted), ApiError> {
-    let note = super::note(wish.note)?;
+    let note = super::note(wish.note.clone())?;
+    let reported = edges::list(&parts.store).await?;
+    let (done, revision, wanted) =
+        transaction!(parts.store, |tx| { changed(tx, (caller, note.as_deref()), name, &wish, &reported).await })?;
+    if let Some(done) = &done {
+        parts.keys.publish(&parts.store).await?;
+        tracing::info!(
+            policy = name,
+            act = done.act,
+            version = done.version,
+            from = done.from,
+            by = caller.0,
+            "a policy was changed"
+        );
+        return Ok((Some(done.clone()), revision, wanted));
+    }
+    // Nothing was changed, so nothing is told: the snapshot that edges have is the one to wait for.
+    Ok((None, parts.keys.subscribe().borrow().revision, wanted))
+}
+
+async fn changed(
+    tx: &mut Write,
+    (caller, note): (&Caller, Option<&str>),
+    name: &str,
+    wish: &Wish,
+    reported: &[view::Reported],
+) -> Result<(Option<Done>, u64, Wanted), ApiError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let revision = keys::raise_revision(&mut tx, now).await?;
-    let (policy, versions) = super::found(&mut tx, name).await?;
+    // Held until the end: of two who change the same policy the second sees what the first did.
+    keys::lock(tx).await?;
+    let (policy, versions) = super::found(tx, name).await?;
+    let readied = match &wish.act {
+        Act::Push(version) | Act::Shadow(version) | Act::Canary(version, _) => Some(version),
+        Act::Activate(_) | Act::EndTrial | Act::Disable | Act::Rollback => None,
+    };
     let named = match &wish.act {
-        Act::Push(version) | Act::Shadow(version) | Act::Canary(version, _) | Act::Activate(version) => Some(version),
-        Act::EndTrial | Act::Disable | Act::Rollback => None,
+        Act::Activate(version) => Some(version),
+        _ => readied,
     };
     if let Some(version) = named.filter(|version| !versions.iter().any(|row| row.version == **version)) {
         return Err(ApiError::Invalid {
@@ -256,29 +286,20 @@ async fn change(
             ));
         }
     }
+    if let Some(version) = named.filter(|_| wish.only_if_ready) {
+        only_if_ready(reported, name, version, now)?;
+    }
     let mut state = state(&policy, &versions);
-    let readied = match &wish.act {
-        Act::Push(version) | Act::Shadow(version) | Act::Canary(version, _) => Some(version.clone()),
-        Act::Activate(_) | Act::EndTrial | Act::Disable | Act::Rollback => None,
-    };
-    let done = state.apply(wish.act).map_err(|refused| ApiError::conflict(refused.kind(), refused.to_string()))?;
+    let done =
+        state.apply(wish.act.clone()).map_err(|refused| ApiError::conflict(refused.kind(), refused.to_string()))?;
     let wanted = match readied {
-        Some(version) => Wanted::ready(name, &version),
+        Some(version) => Wanted::ready(name, version),
         None => Wanted::decides(name, state.active.clone()),
     };
-    if wish.only_if_ready
-        && let Some(version) = &wanted.version
-    {
-        only_if_ready(parts, name, version, now).await?;
-    }
-    let Some(done) = done else {
-        // Nothing is changed, so nothing is told: the snapshot that edges have is the one to wait for.
-        tx.rollback().await.map_err(crate::store::StoreError::from)?;
-        return Ok((None, parts.keys.subscribe().borrow().revision, wanted));
-    };
-    write(&mut tx, &policy, &versions, &state, now).await?;
-    let told = policies::told(&mut tx).await?;
-    let size: usize = told.iter().flat_map(|doc| &doc.versions).map(size).sum();
+    let Some(done) = done else { return Ok((None, 0, wanted)) };
+    let revision = keys::raise_revision(tx, now).await?;
+    write(tx, &policy, &versions, &state, now).await?;
+    let size: usize = policies::told(tx).await?.iter().flat_map(|doc| &doc.versions).map(size).sum();
     if size > TOLD_MAX {
         return Err(ApiError::conflict(
             "snapshot-too-large",
@@ -291,11 +312,9 @@ async fn change(
         version: done.version.clone(),
         from_version: done.from.clone(),
         share: done.share.map(i64::from),
-        ..super::line(name, caller, done.act, note)
+        ..super::line(name, caller, done.act, note.map(str::to_owned))
     };
-    policies::note(&mut tx, line).await?;
-    super::told(parts, tx).await?;
-    tracing::info!(policy = name, act = done.act, version = done.version, from = done.from, by = %caller.0, "a policy was changed");
+    policies::note(tx, line).await?;
     Ok((Some(done), revision, wanted))
 }
 
@@ -305,7 +324,7 @@ fn size(version: &PolicyVersion) -> usize {
 
 /// Stores the new state: the policy, and which versions are pushed.
 async fn write(
-    tx: &mut crate::store::Write,
+    tx: &mut Write,
     policy: &PolicyRow,
     versions: &[VersionRow],
     state: &Rollout,
@@ -334,8 +353,8 @@ async fn write(
     Ok(())
 }
 
-async fn only_if_ready(parts: &Parts, policy: &str, version: &str, now: i64) -> Result<(), ApiError> {
-    let standings = Standings::new(&edges::list(&parts.store).await?, &Wanted::ready(policy, version), 0, now);
+fn only_if_ready(reported: &[view::Reported], policy: &str, version: &str, now: i64) -> Result<(), ApiError> {
+    let standings = Standings::new(reported, &Wanted::ready(policy, version), 0, now);
     if standings.not_ready.is_empty() {
         return Ok(());
     }

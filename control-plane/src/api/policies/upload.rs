@@ -34,7 +34,7 @@ use crate::error::ApiError;
 use crate::policies::signers;
 use crate::state::{Parts, Shared};
 use crate::store::policies::{self, HistoryRow, PolicyRow, VersionRow, bytes, world_word};
-use crate::store::{StoreError, Write, edges};
+use crate::store::{StoreError, Write, edges, keys, transaction};
 
 /// Bytes of the whole request: the file may be too large and is then read to its end, but not without end.
 pub(crate) const REQUEST_MAX: usize = 256 << 20;
@@ -106,7 +106,7 @@ pub(crate) async fn add(
         imports: passed.checked.imports,
         vectors: i64::try_from(passed.vectors).unwrap_or(i64::MAX),
         signer,
-        uploaded_by: caller.0.to_string(),
+        uploaded_by: caller.0.clone(),
         note: form.note,
         pushed_ms: None,
         created_ms: clock::now_ms(),
@@ -115,48 +115,50 @@ pub(crate) async fn add(
         World::Access => PolicyWorld::Access,
         World::TicketScheme => PolicyWorld::TicketScheme,
     };
-    keep(&parts, &caller, row, world, &component).await
+    keep(&parts, &caller, &row, world, &component).await
 }
 
 /// Writes what passed, unless it is there.
 async fn keep(
     parts: &Parts,
     caller: &Caller,
-    mut row: VersionRow,
+    row: &VersionRow,
     world: PolicyWorld,
     component: &[u8],
 ) -> Result<(StatusCode, Json<view::Version>), ApiError> {
-    let mut tx = parts.store.begin().await?;
-    let policy = policy_for(&mut tx, &row, world).await?;
-    let versions = policies::versions(&mut tx, &row.policy).await?;
-    let same = |known: &&VersionRow| {
-        (&known.digest, &known.config, known.order, known.on_failure)
-            == (&row.digest, &row.config, row.order, row.on_failure)
-            && (row.version.is_empty() || row.version == known.version)
-    };
-    if let Some(known) = versions.iter().find(same) {
+    let edges = edges::list(&parts.store).await?;
+    let (is_new, view) = transaction!(parts.store, |tx| {
+        // Also where nothing is told: of two who bring a first version the second finds the policy.
+        keys::lock(tx).await?;
+        let policy = policy_for(tx, row, world).await?;
+        let versions = policies::versions(tx, &row.policy).await?;
         let state = super::rollout::state(&policy, &versions);
-        let edges = edges::list(&parts.store).await?;
-        return Ok((StatusCode::OK, Json(view::version(known, &state, &edges, clock::now_ms(), true))));
-    }
-    row.version = named(&row, &versions)?;
-    if versions.len() >= VERSIONS_MAX {
-        return Err(ApiError::conflict(
-            "too-many-versions",
-            format!("{:?} has {VERSIONS_MAX} versions; delete some that are of no use any more", row.policy),
-        ));
-    }
-    bytes::put(&mut tx, &row.digest, component).await?;
-    policies::insert_version(&mut tx, &row).await?;
-    policies::put(&mut tx, &PolicyRow { updated_ms: row.created_ms, ..policy.clone() }).await?;
-    let line = HistoryRow {
-        version: Some(row.version.clone()),
-        ..super::line(&row.policy, caller, "upload", row.note.clone())
-    };
-    policies::note(&mut tx, line).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    let state = super::rollout::state(&policy, &versions);
-    Ok((StatusCode::CREATED, Json(view::version(&row, &state, &[], clock::now_ms(), true))))
+        let now = clock::now_ms();
+        if let Some(known) = versions.iter().find(|known| is_same(known, row)) {
+            return Ok((false, view::version(known, &state, &edges, now, true)));
+        }
+        if versions.len() >= VERSIONS_MAX {
+            return Err(ApiError::conflict(
+                "too-many-versions",
+                format!("{:?} has {VERSIONS_MAX} versions; delete some that are of no use any more", row.policy),
+            ));
+        }
+        let row = VersionRow { version: named(row, &versions)?, ..row.clone() };
+        bytes::put(tx, &row.digest, component).await?;
+        policies::insert_version(tx, &row).await?;
+        policies::put(tx, &PolicyRow { updated_ms: row.created_ms, ..policy }).await?;
+        let line = super::line(&row.policy, caller, "upload", row.note.clone());
+        policies::note(tx, HistoryRow { version: Some(row.version.clone()), ..line }).await?;
+        Ok::<_, ApiError>((true, view::version(&row, &state, &edges, now, true)))
+    })?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
+}
+
+/// Whether it is what is uploaded: the bytes with all that goes with them, under that name or under any.
+fn is_same(known: &VersionRow, row: &VersionRow) -> bool {
+    (&known.digest, &known.config, known.order, known.on_failure)
+        == (&row.digest, &row.config, row.order, row.on_failure)
+        && (row.version.is_empty() || row.version == known.version)
 }
 
 /// The policy that gets a version; a new one with its first.

@@ -2,9 +2,7 @@
 //! transaction that takes the version, and a backup of the database is a backup of the rules. Where two versions have the same
 //! bytes, these are kept once.
 
-use sqlx::{Sqlite, Transaction};
-
-use super::super::{Store, StoreError, Write};
+use super::super::{Read, Store, StoreError, Write};
 
 /// Bytes of one part; a MariaDB takes 16 MiB in a statement unless it is told otherwise.
 const PART: usize = 1 << 20;
@@ -31,7 +29,7 @@ pub(crate) async fn put(tx: &mut Write, digest: &str, component: &[u8]) -> Resul
 
 /// A component; `None`: no version has it.
 pub(crate) async fn get(store: &Store, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut tx = store.read().begin().await?;
+    let mut tx = store.reading().await?;
     let mut component = Vec::new();
     let mut parts = 0;
     while let Some(body) = part(&mut tx, digest, parts).await? {
@@ -42,7 +40,7 @@ pub(crate) async fn get(store: &Store, digest: &str) -> Result<Option<Vec<u8>>, 
     Ok((parts > 0).then_some(component))
 }
 
-async fn part(tx: &mut Transaction<'static, Sqlite>, digest: &str, part: i64) -> Result<Option<Vec<u8>>, StoreError> {
+async fn part(tx: &mut Read, digest: &str, part: i64) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(sqlx::query_scalar("SELECT body FROM policy_parts WHERE digest = ? AND part = ?")
         .bind(digest)
         .bind(part)
