@@ -13,6 +13,7 @@ use crate::hints::Hints;
 use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
+use crate::policies::Registry;
 use crate::store::jobs::{JobRow, Patience};
 use crate::store::{Store, StoreError, jobs, tracks};
 use crate::views;
@@ -30,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
+    pub(crate) policies: Registry,
     pub(crate) bus: Bus,
     pub(crate) hints: Hints,
     /// Random, made at start: tells this control plane from every other.

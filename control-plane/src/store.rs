@@ -24,6 +24,7 @@ pub(crate) mod limits;
 pub(crate) mod look;
 pub(crate) mod plays;
 pub(crate) mod plays_out;
+pub(crate) mod policies;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod sums;
