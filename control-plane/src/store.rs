@@ -9,6 +9,7 @@
 //! Queries are plain text with `?` placeholders. Where SQLite and MariaDB disagree, the difference stays in this folder.
 
 mod connect;
+pub(crate) mod early;
 pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod keys;

@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, edges, jobs, keys, revocations, tracks};
+use crate::store::{StoreError, early, edges, jobs, keys, revocations, tracks};
 use crate::{objects, publication};
 
 /// Rows that one step takes at a time.
@@ -89,6 +89,7 @@ pub(crate) async fn leftovers(parts: &Parts) -> Result<(), ApiError> {
     revocations::prune(&mut tx, now / 1000 - OVER_KEPT_S, BATCH).await?;
     edges::prune(&mut tx, now - EDGE_KEPT_MS, now - EDGE_LOG_KEPT_MS, BATCH).await?;
     let retired = now / 1000 - RETIRED_KEPT_S;
+    early::prune(&mut tx).await?;
     keys::prune(&mut tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(())

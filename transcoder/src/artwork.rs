@@ -8,7 +8,7 @@ use std::time::Duration;
 use ffmpeg_sidecar::child::FfmpegChild;
 use tokio_util::sync::CancellationToken;
 
-use crate::ffmpeg::{Bounds, INPUT, RunError, Tools, follow, run};
+use crate::ffmpeg::{Bounds, INPUT, MEMORY, RunError, Tools, follow, run};
 use crate::probe::Probe;
 use crate::reject::Halt;
 use crate::source::Source;
@@ -35,7 +35,7 @@ pub(crate) async fn artwork(
         .args(["-vf", "scale=w='min(1000,iw)':h='min(1000,ih)':force_original_aspect_ratio=decrease,format=yuvj420p"]);
     command.args(["-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1", COVER]);
     let drive = |child: &mut FfmpegChild| child.take_stderr().map(|log| follow(log, |_| {})).unwrap_or_default();
-    let bounds = Bounds { wall: WALL, file_bytes: 8 << 20 };
+    let bounds = Bounds { wall: WALL, file_bytes: 8 << 20, memory: MEMORY };
     let picture = folder.join(COVER);
     match run(move || command.spawn(), bounds, cancel, drive).await {
         Err(RunError::Cancelled) => Err(Halt::Cancelled),

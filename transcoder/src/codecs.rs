@@ -13,7 +13,13 @@ pub(crate) fn codecs(init: &[u8]) -> Result<String, &'static str> {
     }
     // Version, flags and count come before the entries; an audio entry has 28 bytes of fields before its boxes.
     let entries = at.get(8..).ok_or("the sample description is empty")?;
-    let entry = child(entries, b"mp4a").ok_or("the sample entry is not mp4a")?;
+    // The registered names of the two (their mappings for ISO BMFF; RFC 6381 has no more for them).
+    for (name, codec) in [(b"Opus", "Opus"), (b"fLaC", "fLaC")] {
+        if child(entries, name).is_some() {
+            return Ok(codec.to_owned());
+        }
+    }
+    let entry = child(entries, b"mp4a").ok_or("the sample entry is none of mp4a, Opus and fLaC")?;
     let esds =
         child(entry.get(28..).ok_or("the sample entry is too short")?, b"esds").ok_or("no esds in the sample entry")?;
     let (object_type, config) =

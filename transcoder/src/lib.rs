@@ -16,16 +16,21 @@
 //! pass is reported as retryable; what cannot be reported at all is left to the lease's end.
 
 mod artwork;
+mod cage;
+mod cmaf;
 mod codecs;
 mod config;
 mod declared;
 mod encode;
 mod ffmpeg;
+mod heirs;
 mod job;
 mod ladder;
 mod lease;
 mod master;
 mod measure;
+mod meter;
+mod packets;
 mod playlist;
 mod probe;
 mod publish;
@@ -33,6 +38,8 @@ mod queue;
 mod reject;
 mod sniff;
 mod source;
+mod spool;
+mod stitch;
 mod store;
 mod tags;
 mod waveform;

@@ -81,6 +81,20 @@ impl Store {
         })
     }
 
+    /// Reads an object that has at most `most` bytes.
+    pub(crate) async fn small(&self, key: &str, most: usize) -> Result<Vec<u8>, StoreError> {
+        let mut object = self.open(key).await?;
+        let failed = |cause: String| StoreError::Failed { what: format!("GET {key}"), cause };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = object.body.try_next().await.map_err(|error| failed(error.to_string()))? {
+            if bytes.len() + chunk.len() > most {
+                return Err(failed(format!("it has more than {most} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
     /// Writes an object whole, with retries; `Ok` means that the store has all of it.
     pub(crate) async fn put(&self, key: &str, body: Bytes, content_type: &str) -> Result<(), StoreError> {
         let length = i64::try_from(body.len()).unwrap_or(i64::MAX);
