@@ -48,3 +48,9 @@ async fn players_that_are_not_ours_play_the_stream_from_another_origin() -> anyh
     let song = song.to_str().context("path")?;
     node("players.test.mjs", &[("SEGUE_PAGE", &segue.ready().page), ("SEGUE_MEDIA", song)]).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_song_is_heard_while_it_is_encoded() -> anyhow::Result<()> {
+    let segue = crate::start().await?;
+    node("early.test.mjs", &[("SEGUE_PAGE", &segue.ready().page)]).await
+}

@@ -81,4 +81,37 @@ mod tests {
         assert!(run(&mut Command::new("/bin/bash")), "the port answers outside");
         assert!(!run(Command::new(program).args(words)), "and not inside");
     }
+
+    #[test]
+    fn a_guest_does_not_outlive_its_worker() {
+        let cage = Cage::find(std::env::var_os("PATH").as_deref());
+        if !cage.0.iter().any(|word| word.as_os_str() == "--pdeathsig") {
+            return;
+        }
+        let (program, words) = cage.around(Path::new("/bin/sleep"));
+        let mut worker = Command::new("/bin/bash")
+            .args(["-c", "\"$@\" 60 & echo $!; wait", "bash"])
+            .arg(program)
+            .args(words)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash");
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(worker.stdout.take().expect("pipe")), &mut line)
+            .expect("a process id");
+        let stat = PathBuf::from(format!("/proc/{}/stat", line.trim()));
+        let is_sleep = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains("(sleep)"));
+        let lives = || is_sleep() && std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z"));
+        let until = |wanted: bool| {
+            let started = std::time::Instant::now();
+            while lives() != wanted {
+                assert!(started.elapsed().as_secs() < 20, "still {}", !wanted);
+                std::thread::yield_now();
+            }
+        };
+        until(true);
+        worker.kill().expect("kill -9");
+        worker.wait().expect("wait");
+        until(false);
+    }
 }

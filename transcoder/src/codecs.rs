@@ -1,4 +1,4 @@
-//! What the written files say: the CODECS value out of an init segment, and whether a media segment is whole.
+//! What the written files say: the CODECS value out of an init section.
 //!
 //! Sources: ISO/IEC 14496-12 (boxes), 14496-14 (`mp4a`, `esds`), 14496-1 (descriptors), 14496-3 (AudioSpecificConfig),
 //! RFC 6381 (the string).
@@ -36,6 +36,7 @@ pub(crate) fn codecs(init: &[u8]) -> Result<String, &'static str> {
 }
 
 /// Whether a media segment is a chain of boxes that fills its file to the last byte, with samples in it.
+#[cfg(test)]
 pub(crate) fn is_whole_segment(mut boxes: &[u8]) -> bool {
     let (mut index, mut samples) = (false, false);
     while let Some((head, _)) = boxes.split_first_chunk::<8>() {

@@ -12,6 +12,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ffmpeg_sidecar::child::FfmpegChild;
@@ -36,6 +37,8 @@ pub(crate) const SEGMENT: u32 = 6;
 const QUEUE: usize = 48;
 /// How far the resampled or untouched length may be from the measured one: one frame of any codec here.
 const SLACK: f64 = 0.11;
+/// How long a run that failed is waited for, once its frames have ended.
+const WHY: Duration = Duration::from_secs(5);
 /// Runs of one job at most, however long the ladder.
 const RUNS_MAX: usize = 32;
 
@@ -130,7 +133,7 @@ pub(crate) async fn encode(
 ) -> Result<(), Halt> {
     progress.at(Stage::Encode, 0.0);
     let whole = Chunk { frames: (0, u64::MAX), first: 0, samples: (0, work.samples) };
-    let cut = chunks(work.samples, work.shape.rate, work.cores, work.rungs.len());
+    let cut = chunks(work.samples, work.shape.rate);
     let of = work.seconds() * work.rungs.len() as f64;
     let done = Arc::new(Done { millis: AtomicU64::new(0), of, progress: progress.clone() });
     let mut joined = JoinSet::new();
@@ -171,9 +174,13 @@ pub(crate) async fn encode(
             Some(ended) = joined.join_next(), if !joined.is_empty() => {
                 if let Err(halt) = finished(ended) {
                     // A rendition that is too short is what a run that failed leaves: that one knows why.
-                    while let Some(ended) = running.join_next().await {
-                        finished(ended)?;
-                    }
+                    let why = async {
+                        while let Some(ended) = running.join_next().await {
+                            finished(ended)?;
+                        }
+                        Ok(())
+                    };
+                    tokio::time::timeout(WHY, why).await.unwrap_or(Ok(()))?;
                     return Err(halt);
                 }
             }

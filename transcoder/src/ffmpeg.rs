@@ -80,7 +80,7 @@ impl Tools {
         command.args(words);
         isolate(command.as_inner_mut(), folder);
         // At the info level ffmpeg prints the source's own tags, which a hostile file could dress up as log lines.
-        command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y"]);
+        command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y", "-filter_threads", "1"]);
         command
     }
 
@@ -94,9 +94,9 @@ impl Tools {
 }
 
 /// Input options that go before every `-i` of a source. A song has one or two streams and a film a dozen; each costs
-/// a decoder.
-pub(crate) const INPUT: [&str; 6] =
-    ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-max_streams", "64"];
+/// a decoder, and a decoder as many threads as the machine has cores, where one is enough for any sound.
+pub(crate) const INPUT: [&str; 8] =
+    ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-max_streams", "64", "-threads", "1"];
 
 pub(crate) fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let executable = |file: &PathBuf| {

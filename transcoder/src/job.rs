@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::artwork::{COVER, artwork};
+use crate::artwork::artwork;
 use crate::config::TranscodeConfig;
 use crate::encode::{Work, encode};
 use crate::ffmpeg::Tools;
@@ -148,11 +148,11 @@ async fn make(
     let folder = work.folder.clone();
     let (out, outputs) = mpsc::channel(OUTPUTS);
     let pictures = artwork(tools, source, probe, &folder, job);
-    let ((), (), cover) = tokio::try_join!(encode(work, out, job, reporter), press.run(outputs, job), pictures)?;
-    if let Some(cover) = &cover {
-        press.add(COVER, file(cover).await?, "image/jpeg").await?;
+    let ((), (), covers) = tokio::try_join!(encode(work, out, job, reporter), press.run(outputs, job), pictures)?;
+    for (name, path) in &covers {
+        press.add(name, file(path).await?, "image/jpeg").await?;
     }
-    Ok((press.finish(reporter).await?, cover.is_some()))
+    Ok((press.finish(reporter).await?, !covers.is_empty()))
 }
 
 async fn settle(

@@ -46,6 +46,6 @@ mod waveform;
 mod worker;
 mod workspace;
 
-pub use config::{ControlEndpoint, ObjectStore, TranscodeConfig};
+pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig};
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

@@ -49,10 +49,6 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn seconds(&self) -> f64 {
-        self.samples as f64 / f64::from(self.rate)
-    }
-
     pub(crate) fn millis(&self) -> u64 {
         (self.samples * 1000 + u64::from(self.rate) / 2) / u64::from(self.rate)
     }

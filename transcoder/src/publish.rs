@@ -98,7 +98,6 @@ impl Shelf {
 enum Sent {
     Init(usize),
     Segment(usize, usize),
-    Other,
 }
 
 /// Puts one version into the store.
@@ -175,7 +174,6 @@ impl<'a> Press<'a> {
                                 *there = Some(());
                             }
                         }
-                        Sent::Other => {}
                     }
                     self.grow().await?;
                 }

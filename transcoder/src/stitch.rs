@@ -18,12 +18,9 @@ pub(crate) const LEAD: u64 = 32;
 pub(crate) const REACH: u64 = 8;
 /// Frames that a chunk goes on beyond that, so that it does not hear its own end.
 const TRAIL: u64 = 4;
-/// A chunk shorter than this costs more in starting ffmpeg than another core brings.
-const LEAST: u64 = 60;
-/// A chunk longer than this would wait for its turn with more bytes than one wants to hold: 19 MB at 256 kbit/s.
-const MOST: u64 = 600;
-/// Chunks for each core: enough for the last ones to end about together.
-const SHARE: u64 = 4;
+/// Seconds of a chunk at least: starting ffmpeg costs a twentieth of encoding so much. It depends on nothing but the
+/// track, so that every worker gives the same bytes, however many cores it has.
+const LEAST: u64 = 120;
 
 /// A part of a track, in frames of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +33,12 @@ pub(crate) struct Chunk {
     pub(crate) samples: (u64, u64),
 }
 
-/// Cuts a track of so many samples for `renditions` that are encoded on `cores`.
-pub(crate) fn chunks(samples: u64, rate: u32, cores: usize, renditions: usize) -> Vec<Chunk> {
+/// Cuts a track of so many samples.
+pub(crate) fn chunks(samples: u64, rate: u32) -> Vec<Chunk> {
     let frame = u64::from(AAC_FRAME);
     // One more than the sound has: the encoder's priming.
     let frames = samples.div_ceil(frame) + 1;
-    let seconds = samples / u64::from(rate.max(1));
-    let wanted = (SHARE * cores as u64).div_ceil(renditions.max(1) as u64);
-    let count = wanted.min(seconds / LEAST).max(seconds / MOST).max(1);
+    let count = (samples / u64::from(rate.max(1)) / LEAST).max(1);
     let each = frames.div_ceil(count);
     (0..count)
         .map(|n| {
@@ -72,12 +67,10 @@ mod tests {
 
     #[test]
     fn chunks_cover_the_track_without_a_gap() {
-        for (seconds, cores, renditions, count) in
-            [(10, 2, 3, 1), (440, 2, 3, 3), (440, 8, 3, 7), (440, 8, 1, 7), (14_400, 2, 3, 24), (61, 64, 1, 1)]
-        {
+        for (seconds, count) in [(10, 1), (239, 1), (240, 2), (440, 3), (14_400, 120)] {
             let samples = seconds * 44_100 + 7;
-            let found = chunks(samples, 44_100, cores, renditions);
-            assert_eq!(found.len(), count, "{seconds} s on {cores}");
+            let found = chunks(samples, 44_100);
+            assert_eq!(found.len(), count, "{seconds} s");
             assert_eq!((found[0].samples.0, found[0].frames.0), (0, 0));
             assert!(found.windows(2).all(|two| two[0].frames.1 == two[1].frames.0));
             assert!(found.iter().all(|chunk| chunk.samples.0 == chunk.first * 1024 && chunk.samples.1 <= samples));
