@@ -8,9 +8,6 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 SEGUE := $(TARGET)/release/segue
 TOOLS := $(TARGET)/tools
-# A loudness meter that is not ours, in a virtual environment of its own.
-METER := $(TARGET)/meter
-METER_VERSIONS := pyloudnorm==0.2.0 numpy==2.4.6 scipy==1.17.1
 CONSOLE := control-plane/console
 BROWSER := testkit/browser
 # What `segue demo` is started with; for example: make demo DEMO="--port 8800 --dir /srv/demo"
@@ -33,7 +30,7 @@ FUZZ_TOOLCHAIN := nightly
 BUILD_PACKAGES := gcc g++ make cmake pkg-config
 DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
-TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv chromium asc-music redis-server openssl $(POLICY_PACKAGES)
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl systemd python3-venv $(POLICY_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -58,10 +55,10 @@ $(CONSOLE)/node_modules/.built: $(wildcard $(CONSOLE)/*.json $(CONSOLE)/*.ts $(C
 	touch $@
 
 .PHONY: test
-test: test-parts lint console-test meter ## Everything: lints, Rust tests, real servers, browser tests
+test: test-parts lint console-test python ## Everything: lints, Rust tests, real servers, browser tests
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
-	cargo nextest run --release --locked --workspace
+	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences
@@ -79,6 +76,16 @@ tools:
 	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
 
+# The Python packages that tests need, in a folder of their own.
+PYTHON := $(TARGET)/venv/bin/python
+$(TARGET)/venv/.made: $(wildcard testkit/python/*.txt)
+	python3 -m venv $(TARGET)/venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r testkit/python/requirements.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r testkit/python/requirements-alone.txt
+	touch $@
+.PHONY: python
+python: $(TARGET)/venv/.made
+
 .PHONY: policies
 policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 	@deploy/debian-packages $(POLICY_PACKAGES)
@@ -92,14 +99,6 @@ bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performa
 transcode-bench: bench-parts demo-parts build ## The transcoder beside plain ffmpeg; writes docs/performance-transcode.md
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 testkit/bench/transcode.py --segue $(SEGUE)
-
-.PHONY: meter
-meter: $(METER)/.built ## PyPI's pyloudnorm, which the tests measure loudness with
-
-$(METER)/.built: Makefile
-	python3 -m venv $(METER)
-	$(METER)/bin/python -m pip install -q $(METER_VERSIONS)
-	touch $@
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot

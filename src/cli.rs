@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, events, explain, key, revoke, roles, ticket, track};
+use crate::{demo, doctor, events, explain, key, revoke, roles, ticket, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Say which step would refuse or serve a URL, and why
     Explain(explain::ExplainArgs),
+    /// Look at every part that a configuration names; say what is wrong and what to do
+    Doctor(doctor::DoctorArgs),
     /// Watch what the edges deliver
     Events(events::EventsArgs),
 }
@@ -68,6 +70,7 @@ impl Cli {
             Command::Demo(_) | Command::Edge(_) | Command::Control(_) | Command::Transcode(_) => {
                 "info,s3s=off,pingora_proxy=off,pingora_core::connectors=off"
             }
+            Command::Doctor(_) => "error,pingora_core=off",
             Command::Explain(_)
             | Command::Track(_)
             | Command::Ticket(_)
@@ -92,6 +95,7 @@ impl Cli {
             Command::Transcode(args) => roles::transcode(args).await,
             Command::Track(args) => track::run(args).await,
             Command::Ticket(args) => ticket::run(args),
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Key(args) => key::run(args).await,
             Command::Revoke(args) => revoke::run(args).await,

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod demo;
+mod doctor;
 mod events;
 mod explain;
 mod key;

@@ -9,11 +9,13 @@
 //! On failure: readers return `None` (or the default) and record a [`Problem`]; [`Document::finish`] turns the record
 //! into one error. A reader must not act on what it read before `finish` said yes.
 
+mod finding;
 mod moment;
 mod problem;
 mod section;
 mod value;
 
+pub use finding::{Finding, Health};
 pub use moment::Moment;
 pub use problem::{Problem, Problems};
 pub use section::{Document, Section};

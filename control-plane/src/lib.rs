@@ -19,6 +19,7 @@ mod bus;
 mod clock;
 mod config;
 mod control;
+mod doctor;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -37,3 +38,4 @@ mod views;
 
 pub use config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
 pub use control::{Control, ControlInputs, StartError};
+pub use doctor::examine;

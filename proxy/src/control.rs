@@ -14,7 +14,7 @@
 //! On failure: the control plane being away changes nothing for listeners. The snapshot ages and says so; facts stay in
 //! the local log, within its bound.
 
-mod client;
+pub(crate) mod client;
 mod follow;
 mod kept;
 mod report;

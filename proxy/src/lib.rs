@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod connection;
 mod control;
+mod doctor;
 mod downstream;
 mod edge;
 mod exchange;
@@ -49,6 +50,7 @@ pub use config::{
     DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
     ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
+pub use doctor::examine;
 pub use edge::{Edge, EdgeInputs, StartError};
 pub use explain::{Explanation, Question, Step, explain};
 pub use playlist::rewrite::{LINE_MAX, OUTPUT_MAX, RewriteError, Rewriter, Summary, Way};

@@ -29,6 +29,7 @@ pub use denied::{Denied, Word};
 pub use gcra::Gcra;
 pub use limiter::{Limiter, Pending, Verdict};
 pub use redis::RedisConfig;
+pub(crate) use redis::probe;
 use streams::{Asking, Streams};
 
 use crate::edge::Shared;

@@ -56,6 +56,14 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+/// When the first of the configured certificates ends, in seconds since the epoch.
+///
+/// # Errors
+/// [`CertificateError`] for the first pair that cannot be used.
+pub(crate) fn soonest_end(config: &TlsConfig) -> Result<i64, CertificateError> {
+    Certificates::load(&config.certificates).map(|certificates| certificates.expires)
+}
+
 impl Tls {
     /// Loads the certificates.
     ///

@@ -14,10 +14,12 @@
 
 pub mod edge;
 pub mod player;
+pub mod python;
 pub mod segue;
 pub mod soak;
 pub mod songs;
 
 pub use edge::SecondEdge;
 pub use player::{Player, Record};
+pub use python::python;
 pub use segue::{Segue, Stats, Track};

@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod crashes;
 mod demo;
+mod deploy;
 mod playlists;
 mod plays;
 mod roles;

@@ -21,6 +21,7 @@ mod cmaf;
 mod codecs;
 mod config;
 mod declared;
+mod doctor;
 mod encode;
 mod ffmpeg;
 mod heirs;
@@ -47,5 +48,6 @@ mod worker;
 mod workspace;
 
 pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig};
+pub use doctor::examine;
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

@@ -95,6 +95,13 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Removes an object.
+    pub(crate) async fn remove(&self, key: &str) -> Result<(), StoreError> {
+        self.client.delete_object().bucket(&self.bucket).key(key).send().await.map(|_| ()).map_err(|error| {
+            StoreError::Failed { what: format!("DELETE {key}"), cause: DisplayErrorContext(&error).to_string() }
+        })
+    }
+
     /// Writes an object whole, with retries; `Ok` means that the store has all of it.
     pub(crate) async fn put(&self, key: &str, body: Bytes, content_type: &str) -> Result<(), StoreError> {
         let length = i64::try_from(body.len()).unwrap_or(i64::MAX);

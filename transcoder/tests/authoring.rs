@@ -31,8 +31,9 @@ fn authored(folder: &Path) -> Vec<Value> {
 
 /// LUFS and dBTP by pyloudnorm.
 fn measured(files: &[PathBuf]) -> Vec<(f64, f64)> {
-    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("meter/bin/python");
-    assert!(python.exists(), "no pyloudnorm: run `make meter` ({} is missing)", python.display());
+    let made = || Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("venv/bin/python");
+    let python = std::env::var_os("SEGUE_TEST_PYTHON").map_or_else(made, PathBuf::from);
+    assert!(python.exists(), "there is no {}: run `make python`", python.display());
     let script = root().join("testkit/loudness/meter.py");
     let output = Command::new(python).arg("-B").arg(script).args(files).output().expect("python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

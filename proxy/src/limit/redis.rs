@@ -9,6 +9,8 @@
 //!
 //! On failure: counted by reason and logged when the breaker opens or closes; the task tries again until it is stopped.
 
+mod probe;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use super::lease::{Ask, Granted};
 use crate::metrics::Counter;
+pub(crate) use probe::probe;
 
 /// Calls under way: more than these wait nowhere, their keys go by `on_outage`.
 const CALLS_MAX: usize = 4_096;
