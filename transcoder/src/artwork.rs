@@ -31,9 +31,8 @@ pub(crate) async fn artwork(
     // A picture of 20,000 x 20,000 pixels in a few kilobytes is an attack on memory, not a cover.
     command.args(INPUT).args(["-max_pixels", "100000000", "-an", "-i"]).arg(&source.path);
     for (name, side) in COVERS {
-        let scale = format!(
-            "scale=w='min({side},iw)':h='min({side},ih)':force_original_aspect_ratio=decrease,format=yuvj420p"
-        );
+        let scale =
+            format!("scale=w='min({side},iw)':h='min({side},ih)':force_original_aspect_ratio=decrease,format=yuvj420p");
         command.args(["-map", &format!("0:{stream}"), "-frames:v", "1", "-map_metadata", "-1", "-vf", &scale]);
         command.args(["-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1", name]);
     }

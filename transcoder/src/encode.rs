@@ -178,7 +178,7 @@ pub(crate) async fn encode(
                         while let Some(ended) = running.join_next().await {
                             finished(ended)?;
                         }
-                        Ok(())
+                        Ok::<(), Halt>(())
                     };
                     tokio::time::timeout(WHY, why).await.unwrap_or(Ok(()))?;
                     return Err(halt);

@@ -75,10 +75,10 @@ impl Tools {
 
     /// An ffmpeg command that works in `folder`, says nothing but warnings and progress, and never asks.
     pub(crate) fn ffmpeg(&self, folder: &Path) -> FfmpegCommand {
-        let (program, words) = self.cage.around(&self.ffmpeg);
-        let mut command = FfmpegCommand::new_with_path(program);
-        command.args(words);
-        isolate(command.as_inner_mut(), folder);
+        // Not by the crate's own constructor, which puts ffmpeg's options before what stands before ffmpeg.
+        let mut inner = guest(&self.cage, &self.ffmpeg, folder);
+        inner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = FfmpegCommand::from(inner);
         // At the info level ffmpeg prints the source's own tags, which a hostile file could dress up as log lines.
         command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y", "-filter_threads", "1"]);
         command

@@ -54,7 +54,20 @@ fn hashed(path: &Path, bits: u32) -> String {
 /// Samples that come out, at the rate of the file itself.
 fn samples(path: &Path) -> u64 {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-i", path.to_str().unwrap(), "-map", "0:a:0", "-ac", "1", "-f", "s16le", "-"])
+        .args([
+            "-v",
+            "error",
+            "-nostdin",
+            "-i",
+            path.to_str().unwrap(),
+            "-map",
+            "0:a:0",
+            "-ac",
+            "1",
+            "-f",
+            "s16le",
+            "-",
+        ])
         .output()
         .expect("ffmpeg");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -168,7 +181,10 @@ async fn chunks_are_joined_where_nobody_hears_it() {
 
     let apart = differences(whole, &joined, 1.0);
     let differing = apart.iter().filter(|most| **most > 0.0).count();
-    assert!(differing > 0 && differing < apart.len(), "chunks were encoded apart, the first one as the whole: {differing}");
+    assert!(
+        differing > 0 && differing < apart.len(),
+        "chunks were encoded apart, the first one as the whole: {differing}"
+    );
     // Against the source, frame by frame, what was joined is nowhere further off than what was encoded in one piece: a
     // click, a gap or a sample too many at a seam would be.
     let factor = 10f32.powf((gain / 20.0) as f32);
