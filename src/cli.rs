@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, doctor, events, explain, key, revoke, roles, ticket, track};
+use crate::{demo, doctor, events, explain, key, policy, revoke, roles, ticket, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ enum Command {
     Ticket(ticket::TicketArgs),
     /// List, add, rotate and retire the keys that sign tickets
     Key(key::KeyArgs),
+    /// Write, build, check and test policies: rules and foreign tickets as WebAssembly
+    Policy(policy::PolicyArgs),
     /// Make tickets void before they expire
     Revoke(revoke::RevokeArgs),
     /// Say which step would refuse or serve a URL, and why
@@ -75,6 +77,7 @@ impl Cli {
             | Command::Track(_)
             | Command::Ticket(_)
             | Command::Key(_)
+            | Command::Policy(_)
             | Command::Revoke(_)
             | Command::Events(_) => "warn",
         };
@@ -98,6 +101,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Key(args) => key::run(args).await,
+            Command::Policy(args) => policy::run(args).await,
             Command::Revoke(args) => revoke::run(args).await,
             Command::Events(args) => events::run(args).await,
         }

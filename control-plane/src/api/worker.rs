@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::jobs::{Claimant, Claimed, Ending, State as JobState};
 use crate::store::tracks::Published;
-use crate::store::{StoreError, early, jobs};
+use crate::store::{StoreError, early, jobs, transaction};
 use crate::{clock, publication};
 
 /// Longest wait of one claim, in milliseconds: shorter than what balancers allow a silent connection.
@@ -99,19 +99,20 @@ pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>)
 
 /// A job, and the versions of attempts that died while they were listened to.
 async fn take(parts: &Parts, claimant: Claimant<'_>) -> Result<Option<(Claimed, Vec<String>)>, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let claimed = jobs::claim(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
-    let Some(claimed) = claimed else { return Ok(None) };
-    let dead = early::dead(&mut tx, &claimed.job.id, claimed.job.fence).await?;
-    tx.commit().await?;
-    Ok(Some((claimed, dead)))
+    transaction!(parts.store, |tx| {
+        match jobs::claim(tx, claimant, parts.patience(), clock::now_ms()).await? {
+            Some(claimed) => {
+                let dead = early::dead(tx, &claimed.job.id, claimed.job.fence).await?;
+                Ok(Some((claimed, dead)))
+            }
+            None => Ok(None),
+        }
+    })
 }
 
 /// Queues again what ran in the process that had the claimant's name before.
 async fn replace(parts: &Shared, claimant: Claimant<'_>) -> Result<(), StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let orphans = jobs::replace(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
-    tx.commit().await?;
+    let orphans = transaction!(parts.store, |tx| jobs::replace(tx, claimant, parts.patience(), clock::now_ms()).await)?;
     for job in &orphans {
         tracing::warn!(
             job.id,
@@ -166,9 +167,16 @@ pub(crate) async fn progress(
         return Err(ApiError::invalid("`progress` must be a number from 0 to 1"));
     }
     let (share, patience) = (said.progress.clamp(0.0, 1.0), parts.patience());
-    let mut tx = parts.store.begin().await?;
-    let job = jobs::progress(&mut tx, &id, said.fence, &said.stage, share, patience, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let job = transaction!(parts.store, |tx| jobs::progress(
+        tx,
+        &id,
+        said.fence,
+        &said.stage,
+        share,
+        patience,
+        clock::now_ms()
+    )
+    .await)?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.tell_job(&job).await;
     Ok(Json(json!({ "lease_ms": patience.lease_ms })))
@@ -189,9 +197,8 @@ pub(crate) async fn early(
     Body(said): Body<Early>,
 ) -> Result<Json<Value>, ApiError> {
     check_version(&said.version, said.fence)?;
-    let mut tx = parts.store.begin().await?;
-    let track = early::note(&mut tx, (&id, said.fence), &said.version, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let track =
+        transaction!(parts.store, |tx| { early::note(tx, (&id, said.fence), &said.version, clock::now_ms()).await })?;
     let track = track.map_err(|_| ApiError::lease_lost())?;
     parts.tell_track(&track).await;
     Ok(Json(json!({ "job": id, "track": track })))
@@ -275,10 +282,9 @@ pub(crate) async fn fail(
     }
     let message = bounded(&said.message, MESSAGE_MAX);
     let ending = Ending::said(&said.reason, message, said.retryable);
-    let mut tx = parts.store.begin().await?;
-    let job =
-        jobs::end(&mut tx, (&id, said.fence), JobState::Running, ending, parts.patience(), clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let job = transaction!(parts.store, |tx| {
+        jobs::end(tx, (&id, said.fence), JobState::Running, ending, parts.patience(), clock::now_ms()).await
+    })?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.wake_workers();
     parts.tell_job(&job).await;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::dialect::{args, locked};
 use super::jobs::LeaseLost;
 use super::{Store, StoreError, Write};
 
@@ -16,13 +17,10 @@ pub(crate) async fn note(
     version: &str,
     now: i64,
 ) -> Result<Result<String, LeaseLost>, StoreError> {
-    let track: Option<String> =
-        sqlx::query_scalar("SELECT track FROM jobs WHERE id = ? AND fence = ? AND state = 'running'")
-            .bind(job)
-            .bind(fence)
-            .fetch_optional(&mut **tx)
-            .await?;
-    let Some(track) = track else { return Ok(Err(LeaseLost)) };
+    // Locked, so that it is not taken back before its row is written.
+    let select = "SELECT track FROM jobs WHERE id = ? AND fence = ? AND state = 'running'";
+    let track: Option<(String,)> = locked(tx, select, args![job, fence]).await?;
+    let Some((track,)) = track else { return Ok(Err(LeaseLost)) };
     sqlx::query("DELETE FROM early WHERE job = ? AND fence = ?").bind(job).bind(fence).execute(&mut **tx).await?;
     sqlx::query("INSERT INTO early (job, fence, version, created_ms) VALUES (?, ?, ?, ?)")
         .bind(job)

@@ -13,7 +13,7 @@ use segue_policy::scheme::{
     Claims, Grant, Moment, Refusal, Scheme, claims, crypto, no_key, no_secret, request, signing,
 };
 use segue_policy::serde_json::{self, Value};
-use segue_policy::text::{base64, from_base64, once, pairs, split_url, unescape};
+use segue_policy::text::{base64, fits, from_base64, once, pairs, split_url, unescape};
 
 const PARAMETERS: [&str; 5] = ["Expires", "Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"];
 
@@ -99,24 +99,6 @@ impl CloudFront {
     }
 }
 
-/// Whether a URL fits a resource in which `*` stands for any text and `?` for any character; a resource without a scheme and
-/// host is one for every host.
-fn fits(pattern: &[u8], url: &[u8]) -> bool {
-    match (pattern.split_first(), url.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            let rest = &rest[rest.iter().take_while(|&&byte| byte == b'*').count()..];
-            rest.is_empty()
-                || (0..=url.len()).any(|from| {
-                    rest.first().is_some_and(|&first| first == b'*' || first == b'?' || url.get(from) == Some(&first))
-                        && fits(rest, &url[from..])
-                })
-        }
-        (Some((&known, rest)), Some((&byte, tail))) if known == b'?' || known == byte => fits(rest, tail),
-        _ => false,
-    }
-}
-
 /// The conditions of a policy.
 struct Conditions {
     resource: Option<String>,
@@ -187,7 +169,7 @@ impl Scheme for CloudFront {
         if conditions.from.is_some_and(|from| now <= from) {
             return Err(Refusal::NotYetValid);
         }
-        if conditions.resource.as_ref().is_some_and(|resource| !fits(resource.as_bytes(), url.as_bytes())) {
+        if conditions.resource.as_ref().is_some_and(|resource| !fits(resource, &url)) {
             return Err(Refusal::OutOfScope);
         }
         let address = request::address().unwrap_or_default();

@@ -7,7 +7,7 @@
 
 use segue_policy::scheme::{Claims, Grant, Moment, Refusal, Scheme, claims, crypto, no_key, no_secret, request};
 use segue_policy::serde_json::json;
-use segue_policy::text::{hex, once, split_url, unescape};
+use segue_policy::text::{fits, hex, once, split_url, unescape};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,32 +115,6 @@ impl EdgeAuth {
     }
 }
 
-/// Whether `path` fits a pattern in which `*` stands for any text and `?` for any character.
-fn fits(pattern: &[u8], path: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < path.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == path[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&byte| byte == b'*')
-}
-
 impl Scheme for EdgeAuth {
     fn verify(&self, moment: &Moment) -> Result<Claims, Refusal> {
         let Some(text) = self.told()? else { return Err(Refusal::Absent) };
@@ -169,7 +143,7 @@ impl Scheme for EdgeAuth {
         // An ACL is a pattern and a scope a prefix: what was asked for now is what was proved now.
         if let Some(acl) = token.acl {
             let acl = if self.escape_early { unescape(acl).ok_or(Refusal::Malformed)? } else { acl.to_owned() };
-            if !acl.split('!').any(|pattern| fits(pattern.as_bytes(), path.as_bytes())) {
+            if !acl.split('!').any(|pattern| fits(pattern, &path)) {
                 return Err(Refusal::OutOfScope);
             }
         }

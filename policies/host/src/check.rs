@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Parser, Payload, TypeBounds, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
+use crate::bare;
 use crate::contract::{INTERFACES, VERSION};
 use crate::failure::Refused;
 
@@ -99,8 +100,9 @@ fn component(bytes: &[u8]) -> Result<Vec<u8>, Refused> {
             }
         }
     }
+    let described = bare::described(bytes)?;
     let mut encoder = ComponentEncoder::default();
-    encoder.module(bytes).and_then(|encoder| encoder.validate(false).encode()).map_err(|error| {
+    encoder.module(&described).and_then(|encoder| encoder.validate(false).encode()).map_err(|error| {
         Refused::Contract(format!("{error:#} (was it built with bindings made from segue-policy.wit?)"))
     })
 }
@@ -111,7 +113,7 @@ fn validate(bytes: &[u8]) -> Result<(), Refused> {
     Validator::new_with_features(features).validate_all(bytes).map(drop).map_err(|error| invalid(&error))
 }
 
-fn invalid(error: &wasmparser::BinaryReaderError) -> Refused {
+pub(crate) fn invalid(error: &wasmparser::BinaryReaderError) -> Refused {
     Refused::Invalid(error.to_string())
 }
 
@@ -155,7 +157,7 @@ fn allowed(import: &str) -> Result<(), Refused> {
 }
 
 /// The world whose functions are all there. A policy is for one thing; where it could be both, it judges requests.
-fn world(exports: &[String]) -> Result<World, Refused> {
+pub(crate) fn world(exports: &[String]) -> Result<World, Refused> {
     let has = |name: &str| exports.iter().any(|export| export == name);
     let scheme = has("verify") || has("sign");
     let world = if scheme && !has("authorize") { World::TicketScheme } else { World::Access };

@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -151,6 +152,16 @@ impl Vectors {
     pub fn run(&self, policy: &Policy) -> Result<Vec<Outcome>, VectorError> {
         let services = Arc::new(self.services()?);
         self.vectors.iter().map(|vector| self.outcome(vector, policy, &services)).collect()
+    }
+
+    /// The same, but no further vector is begun after `end`: fewer outcomes than [`Vectors::len`] then.
+    ///
+    /// # Errors
+    /// The vectors themselves are wrong.
+    pub fn run_until(&self, policy: &Policy, end: Instant) -> Result<Vec<Outcome>, VectorError> {
+        let services = Arc::new(self.services()?);
+        let in_time = self.vectors.iter().take_while(|_| Instant::now() < end);
+        in_time.map(|vector| self.outcome(vector, policy, &services)).collect()
     }
 
     fn services(&self) -> Result<Services, VectorError> {

@@ -148,7 +148,7 @@ fn a_policy_that_fails_again_and_again_rests_and_its_fail_mode_decides() {
             .collect();
         assert_eq!(kinds, ["trap", "trap", "trap", "resting", "resting"]);
         assert!(policy.rests());
-        assert_eq!(policy.counters().calls.load(Relaxed), 3);
+        assert_eq!(policy.calls(), 3);
         assert_eq!(policy.counters().instances.load(Relaxed), 3, "one to begin with, one after each trap");
     }
 }
@@ -182,7 +182,7 @@ fn more_threads_than_instances_take_turns() {
             });
         }
     });
-    assert_eq!(policy.counters().calls.load(Relaxed), 4_000);
+    assert_eq!(policy.calls(), 4_000);
     assert!(policy.counters().instances.load(Relaxed) <= 2);
 }
 
@@ -216,45 +216,4 @@ fn compiled_code_is_kept_on_disk() {
 fn walk(folder: &std::path::Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
-}
-
-/// A generator of numbers that are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % below as u64).unwrap()
-    }
-}
-
-#[test]
-fn damaged_files_are_refused_or_run_within_their_bounds() {
-    let whole = handwritten(FINE, OWN, &denial(403, 2, Some(("x-why", "law"))));
-    let mut dice = Dice(0x5e60_e5e6);
-    let mut refused = 0;
-    for _ in 0..400 {
-        let mut bytes = whole.clone();
-        for _ in 0..=dice.next(4) {
-            let place = dice.next(bytes.len());
-            match dice.next(3) {
-                0 => bytes[place] = dice.next(256) as u8,
-                1 => bytes[place] ^= 1 << dice.next(8),
-                _ => drop(bytes.remove(place)),
-            }
-        }
-        match HOST.compile(&bytes) {
-            Err(_) => refused += 1,
-            Ok(policy) => {
-                let services = Arc::new(segue_policy_host::Services::default());
-                let config = serde_json::json!({});
-                let ready = segue_policy_host::AccessPolicy::new(policy, "x@1", &config, services, FailMode::Closed);
-                _ = ready.map(|policy| policy.authorize(&RequestView::of("/")));
-            }
-        }
-    }
-    assert!((1..400).contains(&refused), "{refused} of 400: damage should do either");
-    assert_eq!(asked(ABSTAIN, ""), Ok(Verdict::Abstain));
 }

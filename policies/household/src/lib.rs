@@ -31,6 +31,12 @@ fn household() -> String {
 impl Access for Household {
     const FIELDS: &[&str] = &[];
 
+    fn prepare(self) -> Result<Self, String> {
+        // What the host would refuse of each answer, it refuses here once.
+        let fits = (1..=64).contains(&self.class.len()) && self.class.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(self) } else { Err("`class` is the name of a [streams.…]: 1 to 64 letters".to_owned()) }
+    }
+
     fn fields(&self) -> Vec<String> {
         vec![self.by.clone()]
     }

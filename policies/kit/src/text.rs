@@ -100,3 +100,31 @@ pub fn split_url(url: &str) -> Option<(&str, &str, Option<&str>)> {
     let (path_text, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
     Some((&url[..path], path_text, query))
 }
+
+/// Whether a text fits a pattern in which `*` stands for any text and `?` for any byte. Its time grows with the product of the two
+/// lengths at most, whatever the pattern.
+pub fn fits(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&byte) if byte == b'?' || byte == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}

@@ -56,7 +56,7 @@ impl Access for Preview {
             return Verdict::Abstain;
         }
         let hears = match moment.pos_ms {
-            Some(start) => start < self.seconds * 1000,
+            Some(start) => start < self.seconds.saturating_mul(1000),
             None => self.unplaced == Unplaced::Allow,
         };
         if hears {

@@ -2,7 +2,8 @@
 //!
 //! Configuration: `from` and `until`, in seconds since 1970, for all tracks; `[tracks.<track>] from, until` for one; a
 //! track's name that ends in `*` stands for all that start so. The most exact name counts. `table = "embargo"` looks a track
-//! up in a table of the operator's, whose values are `from` or `from until`, and which goes before all of these.
+//! up in a table of the operator's, whose values are `from` or `from until`, and which goes before all of these; a value that is
+//! neither keeps the track closed, and says so in the log.
 
 use std::collections::BTreeMap;
 
@@ -26,17 +27,22 @@ struct Window {
 }
 
 impl Windows {
-    fn of(&self, track: &str) -> Window {
+    /// `None` where the table's row is none: what was to be closed must not open by a slip of the pen.
+    fn of(&self, track: &str) -> Option<Window> {
         if let Some(row) = self.table.as_ref().and_then(|table| tools::lookup(table, track)) {
-            let mut times = row.split_whitespace().map(|time| time.parse().ok());
-            return Window { from: times.next().flatten(), until: times.next().flatten() };
+            let times = row.split_whitespace().map(|time| time.parse().ok()).collect::<Option<Vec<u64>>>()?;
+            return match times.as_slice() {
+                &[from] => Some(Window { from: Some(from), until: None }),
+                &[from, until] => Some(Window { from: Some(from), until: Some(until) }),
+                _ => None,
+            };
         }
         if let Some(window) = self.tracks.get(track) {
-            return *window;
+            return Some(*window);
         }
         let patterns = self.tracks.iter().filter_map(|(name, window)| Some((name.strip_suffix('*')?, window)));
         let longest = patterns.filter(|(start, _)| track.starts_with(start)).max_by_key(|(start, _)| start.len());
-        longest.map_or(Window { from: self.from, until: self.until }, |(_, window)| *window)
+        Some(longest.map_or(Window { from: self.from, until: self.until }, |(_, window)| *window))
     }
 }
 
@@ -57,7 +63,11 @@ impl Access for Windows {
 
     fn authorize(&self, moment: &Moment, fields: &Fields) -> Verdict {
         let now = moment.now_ms / 1000;
-        let window = self.of(fields.get(0).unwrap_or_default());
+        let track = fields.get(0).unwrap_or_default();
+        let Some(window) = self.of(track) else {
+            tools::log(tools::Level::Error, &format!("the row of {track} is neither `from` nor `from until`"));
+            return deny(403, "embargo");
+        };
         match window {
             Window { from: Some(from), .. } if now < from => Verdict::Deny(Denial {
                 status: 403,

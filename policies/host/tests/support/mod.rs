@@ -79,3 +79,15 @@ pub fn asked(authorize: &str, beside: &str) -> Result<segue_policy_host::Verdict
         .expect("configures")
         .authorize(&RequestView::of("/hls/t/master.m3u8"))
 }
+
+/// A generator of numbers that are the same in each run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % below as u64).unwrap()
+    }
+}
