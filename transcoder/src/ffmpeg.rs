@@ -77,7 +77,7 @@ impl Tools {
     pub(crate) fn ffmpeg(&self, folder: &Path) -> FfmpegCommand {
         // Not by the crate's own constructor, which puts ffmpeg's options before what stands before ffmpeg.
         let mut inner = guest(&self.cage, &self.ffmpeg, folder);
-        inner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = FfmpegCommand::from(inner);
         // At the info level ffmpeg prints the source's own tags, which a hostile file could dress up as log lines.
         command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y", "-filter_threads", "1"]);
