@@ -51,13 +51,14 @@ fn hashed(path: &Path, bits: u32) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// ffmpeg gives the encoder's priming too, with times before the start that the edit list sets; players do not.
+/// ffmpeg gives the encoder's priming too, at times before the start that the edit list sets (which it hides without
+/// `-copyts`); players do not.
 const FROM_THE_START: [&str; 2] = ["-af", "atrim=start=0"];
 
 /// Samples that are heard.
 fn samples(path: &Path, rate: u32) -> u64 {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-i", path.to_str().unwrap(), "-map", "0:a:0"])
+        .args(["-v", "error", "-nostdin", "-copyts", "-i", path.to_str().unwrap(), "-map", "0:a:0"])
         .args(FROM_THE_START)
         .args(["-ac", "1", "-ar", &rate.to_string(), "-f", "s16le", "-"])
         .output()
@@ -78,7 +79,19 @@ async fn every_codec_keeps_apples_rules_the_target_and_the_length() {
     let dir = tempfile::tempdir().unwrap();
     let (mp3, flac) = (dir.path().join("song.mp3"), dir.path().join("song.flac"));
     std::fs::write(&mp3, song()).unwrap();
-    ffmpeg(["-v", "error", "-i", mp3.to_str().unwrap(), "-t", "50", "-ar", "44100", "-sample_fmt", "s16", flac.to_str().unwrap()]);
+    ffmpeg([
+        "-v",
+        "error",
+        "-i",
+        mp3.to_str().unwrap(),
+        "-t",
+        "50",
+        "-ar",
+        "44100",
+        "-sample_fmt",
+        "s16",
+        flac.to_str().unwrap(),
+    ]);
     let (done, folder) = bench.done(&std::fs::read(&flac).unwrap(), "song.flac").await;
     let track = folder.parent().unwrap();
     std::fs::write(track.join("master.m3u8"), done["master"].as_str().unwrap()).unwrap();
@@ -132,7 +145,7 @@ async fn lossless_is_lossless_in_every_shape() {
 /// Interleaved samples as floats.
 fn decoded(path: &Path, format: &[&str]) -> Vec<f32> {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin"])
+        .args(["-v", "error", "-nostdin", "-copyts"])
         .args(format)
         .args(["-i", path.to_str().unwrap()])
         .args(FROM_THE_START)
@@ -157,8 +170,8 @@ async fn chunks_are_joined_where_nobody_hears_it() {
     bench.config.ladder = Ladder { aac: vec![128_000], ..Ladder::default() };
     bench.run().await;
     let dir = tempfile::tempdir().unwrap();
-    // Six minutes and a half of two sweeps: three chunks. A click would have nothing to hide behind.
-    let sweep = "-f lavfi -i aevalsrc=0.2*sin(2*PI*(200+2*t)*t)|0.2*sin(2*PI*(3000-2*t)*t):s=44100:d=390";
+    // Four minutes of two sweeps: two chunks. A click would have nothing to hide behind.
+    let sweep = "-f lavfi -i aevalsrc=0.2*sin(2*PI*(200+2*t)*t)|0.2*sin(2*PI*(3000-2*t)*t):s=44100:d=242";
     let (source, plain) = (dir.path().join("sweep.wav"), dir.path().join("plain.aac"));
     std::fs::write(&source, made("sweep.wav", sweep)).unwrap();
     let (done, folder) = bench.done(&std::fs::read(&source).unwrap(), "sweep.wav").await;
