@@ -16,6 +16,9 @@ DEMO ?=
 SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 600
 PLANTED_SECONDS ?= 300
+# How long the jobs' soak kills, and how many songs it uploads meanwhile.
+JOBS_SOAK_SECONDS ?= 600
+JOBS_SOAK_UPLOADS ?= 200
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
@@ -32,7 +35,7 @@ DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
 # A policy in C, and nginx, which judges a ticket scheme.
 AUTHOR_PACKAGES := clang-19 nginx
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
+TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -61,6 +64,8 @@ test: test-parts lint console-test python ## Everything: lints, Rust tests, real
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
 	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
+	testkit/with-mariadb cargo nextest run --release --locked --workspace \
+	  -E 'package(segue-control-plane) | test(/^queue::/)'
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences
@@ -95,7 +100,8 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
-	python3 testkit/bench/bench.py --segue $(SEGUE)
+	cargo build --release --locked -p segue-events --example cost
+	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost
 
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
@@ -104,6 +110,16 @@ limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s
 .PHONY: soak
 soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
 	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+
+.PHONY: facts-soak
+facts-soak: build ## Ten minutes of players over edges that are killed, every fact checked (SOAK_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-facts-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
+
+.PHONY: jobs-soak
+jobs-soak: test-parts ## Two control planes and three workers under kill -9 for ten minutes, on MariaDB (JOBS_SOAK_SECONDS, JOBS_SOAK_UPLOADS)
+	SEGUE_JOBS_SOAK_SECONDS=$(JOBS_SOAK_SECONDS) SEGUE_JOBS_SOAK_UPLOADS=$(JOBS_SOAK_UPLOADS) \
+	  testkit/with-mariadb cargo test --release --locked -p segue --test it queue:: -- --nocapture
 
 .PHONY: fuzz fuzz-planted fuzz-tools
 fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)

@@ -43,7 +43,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         None => of(&args.config)?,
     };
     let findings = match role {
-        Role::Edge => segue_proxy::examine(&roles::read(&args.config, roles::edge_of)?).await,
+        Role::Edge => segue_proxy::examine(&roles::read(&args.config, segue_proxy::EdgeConfig::read)?).await,
         Role::Control => segue_control_plane::examine(&roles::read(&args.config, ControlConfig::read)?).await,
         Role::Transcode => segue_transcoder::examine(&roles::read(&args.config, TranscodeConfig::read)?).await,
     };

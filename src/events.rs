@@ -1,5 +1,7 @@
 //! `segue events`: what the edges deliver, as it happens.
 
+mod read;
+
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -21,6 +23,8 @@ pub(crate) struct EventsArgs {
 
 #[derive(Debug, Subcommand)]
 enum EventsCommand {
+    /// Print facts and denials from where they lie: the log of an edge that does not run, or Fluvio
+    Read(read::Read),
     /// Print facts, plays and denials as they arrive, until Ctrl-C
     Tail {
         /// What to print (repeat for several)
@@ -59,8 +63,11 @@ impl Topic {
 }
 
 pub(crate) async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
+    let (topics, limit) = match args.command {
+        EventsCommand::Read(read) => return read::run(read).await,
+        EventsCommand::Tail { topics, limit } => (topics, limit),
+    };
     let control = Control::find(&args.control)?;
-    let EventsCommand::Tail { topics, limit } = args.command;
     let names: Vec<_> = topics.iter().map(|topic| topic.name()).collect();
     let response = control.stream(&format!("/v1/events?topics={}", names.join(","))).await?;
     let json = args.control.json;

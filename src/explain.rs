@@ -75,7 +75,7 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let explanation = match (&args.config, &args.admin) {
         (Some(config), _) => {
-            let config: EdgeConfig = roles::read(config, roles::edge_of)?;
+            let config: EdgeConfig = roles::read(config, EdgeConfig::read)?;
             segue_proxy::explain(&config, &question).map_err(anyhow::Error::msg)?
         }
         (None, Some(admin)) => ask(admin, &secret(&args.token, "the admin token")?, &question).await?,

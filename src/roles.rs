@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use segue_config::Document;
 use segue_control_plane::{Control, ControlConfig, ControlInputs};
-use segue_events::{EventLog, LogOptions};
-use segue_proxy::{Edge, EdgeConfig, EdgeInputs};
+use segue_events::EventLog;
+use segue_proxy::{Edge, EdgeConfig, EdgeInputs, EventsSink};
 use segue_signing::SnapshotDoc;
 use segue_transcoder::{TranscodeConfig, Worker};
 use std::sync::Arc;
@@ -38,78 +38,27 @@ pub(crate) fn read<T>(path: &Path, read: impl FnOnce(&Document<'_>) -> T) -> any
     Ok(config)
 }
 
-/// What becomes of an edge's facts (`[events]`).
-#[derive(Debug, PartialEq, Eq)]
-enum Facts {
-    /// Nothing (`kind = "none"`, the default).
-    None,
-    /// They stay in the folder, up to its bound (`kind = "embedded"`).
-    Kept(PathBuf),
-    /// The folder is the spool of the control plane's tally (`kind = "control"`).
-    Shipped(PathBuf),
-}
-
-impl Facts {
-    fn read(document: &Document<'_>) -> Self {
-        let section = document.root().section("events");
-        let kind: String = section.or("kind", "none".to_owned());
-        let dir: Option<PathBuf> = section.get("dir");
-        match (kind.as_str(), dir) {
-            ("none", None) => return Self::None,
-            ("none", Some(_)) => {
-                section.problem("dir", "set, but `kind` is \"none\"; say what is to become of the facts");
-            }
-            ("embedded", Some(dir)) => return Self::Kept(dir),
-            ("control", Some(_)) if !document.root().section("control").has("url") => {
-                section.problem("kind", "\"control\" hands facts to the control plane, and there is no [control] url");
-            }
-            ("control", Some(dir)) => return Self::Shipped(dir),
-            ("embedded" | "control", None) => section.problem("dir", "missing; it names the folder for the facts"),
-            (other, _) => {
-                section.problem("kind", format!("{other:?} is not built; \"control\", \"embedded\" and \"none\" are"));
-            }
-        }
-        Self::None
-    }
-
-    fn dir(&self) -> Option<&Path> {
-        match self {
-            Self::None => None,
-            Self::Kept(dir) | Self::Shipped(dir) => Some(dir),
-        }
-    }
-}
-
-/// An edge's file as a whole.
-pub(crate) fn edge_of(document: &Document<'_>) -> EdgeConfig {
-    let _for_the_account = Facts::read(document);
-    EdgeConfig::read(document)
-}
-
 /// The longest that a role may take to finish what it has in hand.
 const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
-    let (config, facts) = read(&args.config, |document| (EdgeConfig::read(document), Facts::read(document)))?;
+    let config = read(&args.config, EdgeConfig::read)?;
     if args.check {
         return checked(&args.config);
     }
-    let events = match facts.dir() {
-        Some(dir) => Some(EventLog::open(dir, &config.name, LogOptions::default())?),
+    let events = match config.events.dir() {
+        Some(dir) => Some(EventLog::open(dir, &config.name, config.events.options())?),
         None => None,
     };
     // The empty one, over which the file's own keys lie. With [control] the edge follows by itself.
     let (_keep, snapshots) = watch::channel(Arc::new(SnapshotDoc::default()));
-    if matches!(facts, Facts::Kept(_)) {
+    if events.is_some() && config.events.sink == EventsSink::None {
         tracing::warn!(
-            "facts are kept in the local log up to its bound; with [events] kind = \"control\" they are counted"
+            "facts are kept in the local log up to its bound; with [events] kind = \"control\" or \"fluvio\" they are counted"
         );
     }
     let edge = Edge::start(config, EdgeInputs { listener: None, admin_listener: None, snapshots, events }).await?;
-    edge.watch(args.config, edge_of);
-    if let Facts::Shipped(dir) = facts {
-        edge.ship(dir);
-    }
+    edge.watch(args.config, EdgeConfig::read);
     tracing::info!(addr = %edge.addr(), "the edge is ready");
     let mut hangup = signal(SignalKind::hangup())?;
     let mut told = std::pin::pin!(until_told_to_end());

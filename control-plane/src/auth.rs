@@ -17,7 +17,7 @@ use crate::config::TokensConfig;
 use crate::error::ApiError;
 use crate::state::Shared;
 use crate::store::tokens::{self, TokenRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, transaction};
 
 /// A longer token is refused before it is hashed.
 const TOKEN_MAX: usize = 512;
@@ -64,22 +64,27 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
         ("bootstrap-worker", config.worker.as_ref(), Scope::Worker),
         ("bootstrap-edge", config.edge.as_ref(), Scope::Edge),
     ];
-    let mut tx = store.begin().await?;
-    for (name, secret, scope) in bootstrap {
-        match secret.map(Secret::expose).filter(|secret| !secret.is_empty()) {
-            Some(secret) => {
-                let row = TokenRow { name: name.to_owned(), hash: hash(secret), scopes: scope.word().to_owned() };
-                tokens::put(&mut tx, &row, clock::now_ms()).await?;
+    transaction!(store, |tx| {
+        for (name, secret, scope) in &bootstrap {
+            match secret.map(Secret::expose).filter(|secret| !secret.is_empty()) {
+                Some(secret) => {
+                    let scopes = scope.word().to_owned();
+                    let row = TokenRow { name: (*name).to_owned(), hash: hash(secret), scopes };
+                    tokens::put(tx, &row, clock::now_ms()).await?;
+                }
+                None => tokens::remove(tx, name).await?,
             }
-            None => tokens::remove(&mut tx, name).await?,
         }
-    }
-    tx.commit().await?;
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Whether the request carries a token that has `scope`.
-pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<(), ApiError> {
+/// Whose token a request carries: its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) String);
+
+/// Whether the request carries a token that has `scope`, and whose it is.
+pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
     let secret = bearer(headers)?;
     let hash = hash(secret);
     let unknown = ApiError::Unauthorized("this token is not known");
@@ -88,7 +93,11 @@ pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) 
         return Err(ApiError::Unauthorized("this token is not known"));
     }
     let allows = |word: &str| word == scope.word() || word == Scope::Admin.word();
-    if token.scopes.split_ascii_whitespace().any(allows) { Ok(()) } else { Err(ApiError::Forbidden(scope.word())) }
+    if token.scopes.split_ascii_whitespace().any(allows) {
+        Ok(Caller(token.name))
+    } else {
+        Err(ApiError::Forbidden(scope.word()))
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
@@ -109,9 +118,16 @@ fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
 }
 
 /// The layer that stands in front of a group of routes.
-pub(crate) async fn require(State((shared, scope)): State<(Shared, Scope)>, request: Request, next: Next) -> Response {
+pub(crate) async fn require(
+    State((shared, scope)): State<(Shared, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match authorize(&shared.store, request.headers(), scope).await {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     }
 }

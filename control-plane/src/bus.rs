@@ -2,15 +2,20 @@
 //!
 //! Bounded: a follower that is slower than [`CAPACITY`] events loses the oldest and is told how many. Nothing waits for
 //! a follower, and nobody following costs nothing. Telling happens after the commit; the database is the truth, and a
-//! crash in between loses the telling only.
+//! crash in between loses the telling only. Where hints flow between control planes, those who follow elsewhere are told too.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::hints::Hints;
+
 /// Events kept for a slow follower: a few seconds of a busy house.
 const CAPACITY: usize = 4096;
+
+/// The name of the event that tells of a track that is gone.
+const DELETED: &str = "track-deleted";
 
 /// What an event is about: the word in `?topics=` and the name of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +67,12 @@ pub(crate) struct Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Bus {
     sender: broadcast::Sender<Event>,
+    hints: Hints,
 }
 
 impl Bus {
-    pub(crate) fn new() -> Self {
-        Self { sender: broadcast::Sender::new(CAPACITY) }
+    pub(crate) fn new(hints: Hints) -> Self {
+        Self { sender: broadcast::Sender::new(CAPACITY), hints }
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
@@ -76,20 +82,37 @@ impl Bus {
     /// Tells an event whose JSON exists already.
     pub(crate) fn tell_json(&self, topic: Topic, data: impl Into<Arc<str>>) {
         if self.is_followed() {
-            // Fails only when the last follower left in between.
-            let _ = self.sender.send(Event { topic, name: topic.event(), data: data.into() });
+            self.send(topic, topic.event(), data.into());
         }
+    }
+
+    fn send(&self, topic: Topic, name: &'static str, data: Arc<str>) {
+        self.hints.event(topic, name, &data);
+        // Fails only when nobody follows here, or the last follower left in between.
+        let _ = self.sender.send(Event { topic, name, data });
+    }
+
+    /// Tells those who follow here what was told to another control plane. What this one does not know is passed over.
+    pub(crate) fn tell_from_elsewhere(&self, topic: &str, name: &str, data: String) {
+        let Some(topic) = Topic::ALL.into_iter().find(|known| known.word() == topic) else { return };
+        let Some(name) = [topic.event(), DELETED].into_iter().find(|known| *known == name) else { return };
+        let _ = self.sender.send(Event { topic, name, data: data.into() });
     }
 
     /// Whether anybody follows; building an event for nobody can be left out.
     pub(crate) fn is_followed(&self) -> bool {
+        self.is_followed_here() || self.hints.is_followed_elsewhere()
+    }
+
+    /// Whether anybody follows at this control plane.
+    pub(crate) fn is_followed_here(&self) -> bool {
         self.sender.receiver_count() > 0
     }
 
     /// Tells that a track is gone. Followers of tracks get it under a name of its own.
     pub(crate) fn tell_deleted(&self, track: &str) {
         let data = serde_json::json!({ "track": track }).to_string();
-        let _ = self.sender.send(Event { topic: Topic::Tracks, name: "track-deleted", data: data.into() });
+        self.send(Topic::Tracks, DELETED, data.into());
     }
 
     /// Tells an event.

@@ -1,10 +1,13 @@
 //! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
 
+mod database;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
+use segue_events::FluvioConfig;
 use segue_signing::SigningSecret;
 use url::Url;
 
@@ -16,8 +19,10 @@ const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
 pub struct ControlConfig {
     /// Where the API and the page listen; unused where a bound listener is handed over.
     pub listen: SocketAddr,
-    /// The SQLite file. Its folder is made when it is missing.
-    pub database: PathBuf,
+    /// Where tracks, jobs, keys and sums are kept.
+    pub database: DatabaseConfig,
+    /// Where control planes give one another hints; none: they look at the database more often.
+    pub redis: Option<RedisConfig>,
     /// The bucket that holds uploads and tracks.
     pub objects: ObjectsConfig,
     /// The edge's public base URL, without a trailing slash: playback and artwork URLs start with it.
@@ -34,6 +39,35 @@ pub struct ControlConfig {
     pub jobs: JobsConfig,
     /// How long requests and connections may take, and how many there may be.
     pub http: HttpConfig,
+    /// The Fluvio that the tally reads (`[events] kind = "fluvio"`); edges post what they have where `None`.
+    pub fluvio: Option<FluvioConfig>,
+}
+
+/// The database.
+#[derive(Clone, Debug)]
+pub enum DatabaseConfig {
+    /// A file of SQLite's. Its folder is made when it is missing.
+    Sqlite(PathBuf),
+    /// MariaDB 10.6 or newer, or MySQL 8.
+    Mysql {
+        /// `mysql://user@host[:port]/database[?…]`, without the password.
+        url: Url,
+        /// The user's password.
+        password: Option<Secret>,
+        /// Connections of this control plane, half of them for reading.
+        connections: u32,
+    },
+}
+
+/// The Redis over which several control planes tell one another that there is news.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// `redis://`, or `rediss://` for TLS, with user and password.
+    pub url: Secret,
+    /// PEM text of the authority that signed the server's certificate, in place of the system's.
+    pub ca: Option<Vec<u8>>,
+    /// What the channel's name begins with: control planes of one house share it, those of two houses must not.
+    pub prefix: String,
 }
 
 /// The S3 bucket.
@@ -151,7 +185,8 @@ impl ControlConfig {
         let root = doc.root();
         let config = Self {
             listen: root.or("listen", SocketAddr::from(([127, 0, 0, 1], 8090))),
-            database: root.section("database").or("url", PathBuf::from("segue.db")),
+            database: DatabaseConfig::read(&root.section("database")),
+            redis: RedisConfig::read(&root),
             objects: ObjectsConfig::read(&root.section("objects")),
             edge_base_url: base_url(&root.section("edge"), "base_url"),
             keys: keys(&root.section("keys").free_form()),
@@ -160,20 +195,24 @@ impl ControlConfig {
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),
             http: HttpConfig::read(&root.section("http")),
+            fluvio: fluvio(&root.section("events")),
         };
         if config.keys.is_empty() {
             root.problem("keys", "no signing key; name at least one, as in: k1 = \"env:SEGUE_KEY_K1\"");
         }
-        Self { database: without_scheme(config.database), ..config }
+        config
     }
 }
 
-/// `sqlite:///var/lib/x.db`, `sqlite:x.db` and a plain path all name a file.
-fn without_scheme(path: PathBuf) -> PathBuf {
-    let Some(text) = path.to_str() else { return path };
-    match text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")) {
-        Some(rest) => PathBuf::from(rest),
-        None => path,
+/// Where facts come from, beside the edges that post theirs: those are taken either way.
+fn fluvio(section: &Section<'_>) -> Option<FluvioConfig> {
+    match section.or("kind", "control".to_owned()).as_str() {
+        "fluvio" => Some(FluvioConfig::read(section)),
+        "control" => None,
+        other => {
+            section.problem("kind", format!("{other:?} is neither \"fluvio\" nor \"control\", which edges post to"));
+            None
+        }
     }
 }
 
@@ -239,6 +278,26 @@ impl ObjectsConfig {
             secret_key: secret("secret_key"),
             create_bucket: section.or("create_bucket", false),
         }
+    }
+}
+
+impl RedisConfig {
+    fn read(root: &Section<'_>) -> Option<Self> {
+        if !root.has("redis") {
+            return None;
+        }
+        let section = root.section("redis");
+        let url: Secret = section.require("url")?;
+        if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
+            section
+                .problem("url", "not a Redis URL; write for example \"redis://127.0.0.1:6379\", or rediss:// for TLS");
+        }
+        let ca = section.get::<PathBuf>("ca").and_then(|path| {
+            std::fs::read(&path)
+                .map_err(|error| section.problem("ca", format!("{} cannot be read: {error}", path.display())))
+                .ok()
+        });
+        Some(Self { url, ca, prefix: section.or("prefix", "segue".to_owned()) })
     }
 }
 

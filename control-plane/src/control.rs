@@ -12,11 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::Bus;
 use crate::config::ControlConfig;
+use crate::hints::{self, Hints};
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::state::{Parts, Shared};
 use crate::store::Store;
-use crate::{api, auth, router, server, sweeper, tally};
+use crate::{api, auth, ids, router, server, sweeper, tally};
 
 /// How long requests and tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl StartError {
         Self { kind, message: message.into() }
     }
 
-    /// A stable word: `listen`, `database`, `keys`, `tokens` or `objects`.
+    /// A stable word: `listen`, `database`, `redis`, `keys`, `tokens` or `objects`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.kind
@@ -70,7 +71,15 @@ impl Control {
         distinct_tokens(&config)?;
         let store =
             Store::open(&config.database).await.map_err(|error| StartError::new("database", error.to_string()))?;
-        let parts = match assemble(config, store.clone()).await {
+        let hints = config.redis.as_ref().map(Hints::new).transpose();
+        let (hints, postman) = match hints {
+            Ok(hints) => hints.unzip(),
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::new("redis", error));
+            }
+        };
+        let parts = match assemble(config, store.clone(), hints.unwrap_or_default()).await {
             Ok(parts) => Arc::new(parts),
             Err(error) => {
                 store.close().await;
@@ -82,10 +91,18 @@ impl Control {
         let (seats, ending) = (parts.http.connections, parts.shutdown.clone());
         tasks.spawn(server::run(listener, service, seats, ending, GRACE));
         tasks.spawn(sweeper::run(Shared::clone(&parts)));
+        tasks.spawn(hints::look(Shared::clone(&parts)));
+        if let Some(postman) = postman {
+            tasks.spawn(postman.run(Shared::clone(&parts)));
+        }
         tasks.spawn(tally::sweep(Shared::clone(&parts)));
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
+        }
+        if parts.fluvio.is_some() {
+            tasks.spawn(tally::publish::run(Shared::clone(&parts)));
+            tasks.spawn(tally::fluvio::run(Shared::clone(&parts)));
         }
         parts.tasks.close();
         tracing::info!(%addr, "the control plane listens");
@@ -165,10 +182,12 @@ fn distinct_tokens(config: &ControlConfig) -> Result<(), StartError> {
     }
 }
 
-pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Parts, StartError> {
+pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) -> Result<Parts, StartError> {
     let database = |error: crate::store::StoreError| StartError::new("database", error.to_string());
     auth::seed(&store, &config.tokens).await.map_err(database)?;
-    let keys = Keys::start(&store, &config.keys).await.map_err(|error| StartError::new("keys", error.to_string()))?;
+    let keys = Keys::start(&store, &config.keys, hints.clone())
+        .await
+        .map_err(|error| StartError::new("keys", error.to_string()))?;
     let objects = Objects::new(&config.objects);
     if config.objects.create_bucket {
         objects
@@ -176,13 +195,17 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store) -> Result<Part
             .await
             .map_err(|error| StartError::new("objects", format!("{error}; check [objects] endpoint and its keys")))?;
     }
+    let instance = ids::other().map_err(|error| StartError::new("keys", error.to_string()))?;
     let reached = config.objects.public_endpoint.as_deref().unwrap_or(&config.objects.endpoint);
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        fluvio: config.fluvio.clone(),
         objects,
         keys,
-        bus: Bus::new(),
+        bus: Bus::new(hints.clone()),
+        hints,
+        instance,
         page_policy: api::page::policy(&edge_base, reached),
         edge_base,
         uploads: config.uploads,

@@ -9,8 +9,11 @@ use segue_config::Secret;
 use crate::bucket::{ACCESS, SECRET};
 use crate::config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
 use crate::control;
-use crate::state::Shared;
+use crate::database::database;
+use crate::hints::Hints;
+use crate::state::{Parts, Shared};
 use crate::store::jobs::Claimant;
+use crate::store::leases::{self, Held};
 use crate::store::tracks::{self, NewTrack, Published, Status};
 use crate::store::{Store, jobs};
 
@@ -21,7 +24,8 @@ pub(crate) const CLAIMANT: Claimant<'static> = Claimant { worker: "w", instance:
 pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
     let config = ControlConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        database: folder.join("control.db"),
+        database: database(folder),
+        redis: None,
         objects: ObjectsConfig {
             create_bucket: endpoint.is_some(),
             endpoint: endpoint.unwrap_or_else(|| "http://127.0.0.1:9".to_owned()),
@@ -38,9 +42,21 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
+        fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();
-    Arc::new(control::assemble(config, store).await.unwrap())
+    Arc::new(control::assemble(config, store, Hints::default()).await.unwrap())
+}
+
+/// The database in `folder` alone.
+pub(crate) async fn store(folder: &Path) -> Store {
+    Store::open(&database(folder)).await.unwrap()
+}
+
+/// A duty's lease, where nobody else is there to have it.
+pub(crate) async fn held(parts: &Parts) -> Held {
+    let name = "tests";
+    leases::take(&parts.store, name, &parts.instance, 600_000).await.unwrap().unwrap()
 }
 
 /// A track with one queued job.
@@ -55,6 +71,7 @@ pub(crate) async fn queued(store: &Store, track: &str, job: &str, max_attempts: 
         content_type: None,
         upload_key: &upload_key,
         bytes: 1,
+        publisher: track.split('-').next().unwrap(),
     };
     tracks::insert(&mut tx, &new, now).await.unwrap();
     assert!(tracks::transition(&mut tx, track, Status::Uploading, Status::Queued, now).await.unwrap());

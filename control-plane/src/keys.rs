@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
 
 use crate::clock;
+use crate::hints::Hints;
 use crate::store::keys::{KeyRow, State};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Store, StoreError, transaction};
 
 /// Signed object URLs end on a multiple of this, so that a list that is read again names the same URLs and a browser
 /// finds their bytes in its cache. Each is valid for one to two of these.
@@ -44,13 +45,14 @@ pub(crate) struct Keys {
     /// The keyring of the snapshot that was published last. Held for a copy of the pointer.
     ring: RwLock<Arc<Keyring>>,
     snapshots: watch::Sender<Arc<SnapshotDoc>>,
+    hints: Hints,
     /// Held while a snapshot is read and sent, so that an older one is never sent after a newer.
     publishing: Mutex<()>,
 }
 
 impl Keys {
     /// Builds the keyring and the first snapshot.
-    pub(crate) async fn start(store: &Store, secrets: &[(String, Secret)]) -> Result<Self, KeysError> {
+    pub(crate) async fn start(store: &Store, secrets: &[(String, Secret)], hints: Hints) -> Result<Self, KeysError> {
         let own: Vec<KeyDoc> = secrets
             .iter()
             .map(|(kid, secret)| KeyDoc {
@@ -63,17 +65,21 @@ impl Keys {
         let keys = own.iter().map(KeyDoc::key).collect::<Result<Vec<_>, _>>()?;
         let ring = RwLock::new(Arc::new(Keyring::new(keys)?));
         // The key secrets may have changed since the last start: a new revision in any case.
-        let mut tx = store.begin().await?;
-        store::keys::raise_revision(&mut tx, clock::now_ms()).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        transaction!(store, |tx| store::keys::raise_revision(tx, clock::now_ms()).await)?;
         let (snapshots, _) = watch::channel(Arc::new(SnapshotDoc::default()));
-        let this = Self { own, ring, snapshots, publishing: Mutex::new(()) };
+        let this = Self { own, ring, snapshots, hints, publishing: Mutex::new(()) };
         this.publish(store).await?;
         Ok(this)
     }
 
-    /// Reads what is committed and tells it to everybody who follows.
+    /// Reads what is committed and tells it to everybody who follows, here and at other control planes.
     pub(crate) async fn publish(&self, store: &Store) -> Result<(), StoreError> {
+        // Before our own reading, so that the others read at the same time.
+        self.hints.snapshot();
+        self.publish_here(store).await
+    }
+
+    async fn publish_here(&self, store: &Store) -> Result<(), StoreError> {
         let _one = self.publishing.lock().await;
         let now = clock::now_s();
         let State { revision, keys, purges, revocations, .. } = store::keys::state(store, None, now).await?;
@@ -140,7 +146,7 @@ impl Keys {
     /// Publishes what was committed and not told: by a request that was cut off in between, or by another process.
     pub(crate) async fn catch_up(&self, store: &Store) -> Result<(), StoreError> {
         let told = self.snapshots.borrow().revision;
-        if store::keys::revision(store).await? > told { self.publish(store).await } else { Ok(()) }
+        if store::keys::revision(store).await? > told { self.publish_here(store).await } else { Ok(()) }
     }
 
     /// Follows the snapshot.

@@ -1,6 +1,6 @@
 //! The control plane: tracks and uploads, transcode jobs, tickets and keys, the tally of plays, and the console page.
 //!
-//! One axum service over SQLite and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
+//! One axum service over a database (SQLite or MariaDB) and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
 //! need neither (what a play is) stand in modules of their own.
 //!
 //! Invariants: the database is the truth, and what is told (events, snapshots) is told after the commit; nothing is
@@ -19,10 +19,15 @@ mod bus;
 mod clock;
 mod config;
 mod control;
+#[cfg(test)]
+#[path = "../tests/support/database.rs"]
+mod database;
 mod doctor;
+mod duty;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod hints;
 mod ids;
 mod keys;
 mod objects;
@@ -36,6 +41,9 @@ mod sweeper;
 mod tally;
 mod views;
 
-pub use config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
+pub use config::{
+    ControlConfig, DatabaseConfig, HttpConfig, JobsConfig, ObjectsConfig, RedisConfig, TicketsConfig, TokensConfig,
+    UploadsConfig,
+};
 pub use control::{Control, ControlInputs, StartError};
 pub use doctor::examine;

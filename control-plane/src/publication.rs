@@ -11,9 +11,9 @@
 use crate::clock;
 use crate::error::ApiError;
 use crate::state::Parts;
-use crate::store::StoreError;
 use crate::store::jobs::{self, Ending, JobRow, LeaseLost, State};
 use crate::store::tracks::Published;
+use crate::store::{StoreError, transaction};
 
 /// Tries of one publication: with a pause of at most a minute, about three hours of a store that is away.
 const TRIES_MAX: u32 = 200;
@@ -33,10 +33,7 @@ pub(crate) async fn accept(
     published: &Published,
 ) -> Result<Result<JobRow, LeaseLost>, StoreError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let taken = jobs::begin_publishing(&mut tx, job, fence, published, now + IN_HAND_MS, now).await?;
-    tx.commit().await?;
-    Ok(taken)
+    transaction!(parts.store, |tx| jobs::begin_publishing(tx, job, fence, published, now + IN_HAND_MS, now).await)
 }
 
 /// Writes the alias and ends the job, or notes when to try again. Answers the job as it then stands.
@@ -49,11 +46,8 @@ pub(crate) async fn carry_out(parts: &Parts, job: &JobRow) -> Result<Option<JobR
         tracing::warn!(job.id, track.id = job.track, tries = job.publish_tries + 1, %error, "a track could not be published yet");
         return Ok(postpone(parts, job, "The object store did not take the playlist; it is tried again.").await?);
     }
-    let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let done = jobs::finish_publishing(&mut tx, (&job.id, job.fence), parts.patience(), now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    match done {
+    let (now, patience) = (clock::now_ms(), parts.patience());
+    match transaction!(parts.store, |tx| jobs::finish_publishing(tx, (&job.id, job.fence), patience, now).await)? {
         Some(done) => {
             parts.tell_job(&done).await;
             Ok(Some(done))
@@ -66,23 +60,22 @@ pub(crate) async fn carry_out(parts: &Parts, job: &JobRow) -> Result<Option<JobR
 /// then stands.
 pub(crate) async fn postpone(parts: &Parts, job: &JobRow, message: &str) -> Result<Option<JobRow>, StoreError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
     if job.publish_tries + 1 >= TRIES_MAX {
         let ending = Ending::Failed {
             reason: "publish-failed",
             message: "The track was transcoded, but its playlist could not be put into the object store.",
             retryable: false,
         };
-        let failed = jobs::end(&mut tx, (&job.id, job.fence), State::Publishing, ending, parts.patience(), now).await?;
-        tx.commit().await?;
+        let failed = transaction!(parts.store, |tx| {
+            jobs::end(tx, (&job.id, job.fence), State::Publishing, ending, parts.patience(), now).await
+        })?;
         if let Ok(failed) = &failed {
             parts.tell_job(failed).await;
         }
         return Ok(failed.ok());
     }
     let pause = (1000i64 << job.publish_tries.min(6)).min(PAUSE_MAX_MS);
-    jobs::postpone_publishing(&mut tx, &job.id, job.fence, message, now + pause, now).await?;
-    tx.commit().await?;
+    transaction!(parts.store, |tx| jobs::postpone_publishing(tx, &job.id, job.fence, message, now + pause, now).await)?;
     jobs::get(&parts.store, &job.id).await
 }
 
@@ -118,7 +111,7 @@ mod tests {
         parts.store.close().await;
         let parts = fixture::parts(folder.path(), Some(bucket.endpoint())).await;
         assert!(!ready(&parts).await && bucket.object("hls/aaaaaaaaaaaa/master.m3u8").is_none());
-        sweeper::publications(&parts, true).await.unwrap();
+        sweeper::publications(&parts, &fixture::held(&parts).await, true).await.unwrap();
         assert!(ready(&parts).await && bucket.object("hls/aaaaaaaaaaaa/master.m3u8").is_some());
     }
 
@@ -133,10 +126,10 @@ mod tests {
         parts.store.close().await;
         let parts = fixture::parts(folder.path(), Some(bucket.endpoint())).await;
         assert!(!ready(&parts).await);
-        sweeper::publications(&parts, true).await.unwrap();
+        sweeper::publications(&parts, &fixture::held(&parts).await, true).await.unwrap();
         assert!(ready(&parts).await);
         assert_eq!(bucket.object("hls/aaaaaaaaaaaa/master.m3u8").unwrap(), published.master.as_bytes());
-        sweeper::publications(&parts, true).await.unwrap();
+        sweeper::publications(&parts, &fixture::held(&parts).await, true).await.unwrap();
     }
 
     #[tokio::test]
@@ -153,7 +146,7 @@ mod tests {
             };
             let _ = tokio::time::timeout(limit, cut).await;
         }
-        sweeper::publications(&parts, true).await.unwrap();
+        sweeper::publications(&parts, &fixture::held(&parts).await, true).await.unwrap();
         if !ready(&parts).await {
             // Not even the first transaction got through in time.
             let job = accept(&parts, &job.id, job.fence, &published).await.unwrap().unwrap();
@@ -182,7 +175,7 @@ mod tests {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        sweeper::publications(&parts, true).await.unwrap();
+        sweeper::publications(&parts, &fixture::held(&parts).await, true).await.unwrap();
         assert!(ready(&parts).await);
         let bad = jobs::get(&parts.store, "bad").await.unwrap().unwrap();
         assert_eq!((bad.state, bad.publish_tries), (State::Publishing, 1), "put off, not forgotten");

@@ -23,7 +23,9 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks/{track}", delete(tracks::delete))
         .route("/v1/tracks/{track}/uploaded", post(uploads::uploaded))
         .route("/v1/tracks/{track}/purge", post(tracks::purge))
-        .route("/v1/jobs/{job}/retry", post(jobs::retry));
+        .route("/v1/jobs/{job}/retry", post(jobs::retry))
+        .route("/v1/jobs/{job}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{job}/priority", post(jobs::prioritise));
     let play = Router::new().route("/v1/tracks/{track}/tickets", post(tickets::issue));
     let read = Router::new()
         .route("/v1/tracks", get(tracks::list))

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use segue_events::FluvioConfig;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
+use crate::hints::Hints;
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::store::jobs::{JobRow, Patience};
@@ -21,9 +23,14 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// The Fluvio that facts come from, and plays go to.
+    pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
     pub(crate) bus: Bus,
+    pub(crate) hints: Hints,
+    /// Random, made at start: tells this control plane from every other.
+    pub(crate) instance: String,
     /// Base of playback and artwork URLs, without a trailing slash.
     pub(crate) edge_base: String,
     /// `Content-Security-Policy` of the page.
@@ -57,6 +64,12 @@ impl Parts {
 
     /// Wakes every worker that waits; the claim decides who gets the job.
     pub(crate) fn wake_workers(&self) {
+        self.wake_own_workers();
+        self.hints.queued();
+    }
+
+    /// Wakes those that wait here.
+    pub(crate) fn wake_own_workers(&self) {
         self.queued.send_modify(|count| *count = count.wrapping_add(1));
     }
 

@@ -1,9 +1,10 @@
 //! What time brings about: leases that end, publications that were interrupted, uploads that were abandoned, objects
 //! that must go, a snapshot that was not told.
 //!
-//! Runs at start and then every `[jobs] sweep`. Each step is a bounded batch in a loop of its own: one that fails is
-//! logged when it begins to fail and when it works again, and the others go on. Running in several processes at once is safe:
-//! every step is a guarded change in a transaction, or writes what is already there.
+//! Two duties, each of one control plane among all: publications, and the rest. Whoever has one runs its steps at once and
+//! then every `[jobs] sweep`. Each step is a bounded batch in a loop of its own: one that fails is logged when it begins to
+//! fail and when it works again, and the others go on. Even so every step is a change in a transaction that checks the
+//! duty's lease, or writes what is already there, so that one which was suspended in the middle does no harm.
 
 use futures::future::BoxFuture;
 
@@ -11,9 +12,10 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
+use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, edges, jobs, keys, revocations, tracks};
-use crate::{objects, publication};
+use crate::store::{StoreError, edges, jobs, keys, revocations, tracks, transaction};
+use crate::{duty, objects, publication};
 
 /// Rows that one step takes at a time.
 const BATCH: u32 = 100;
@@ -33,6 +35,9 @@ const EDGE_KEPT_MS: i64 = 3_600_000;
 /// How long the position of an edge's log is kept: longer than an edge is away and comes back with the same folder.
 const EDGE_LOG_KEPT_MS: i64 = 90 * 86_400_000;
 
+/// How long it is remembered when a publisher's job was claimed last.
+const SERVED_KEPT_MS: i64 = 86_400_000;
+
 /// How long a purge is told. Longer than anything that was fetched before it may be served from a cache (`[cache.ttl]`).
 const PURGE_KEPT_MS: i64 = 400 * 86_400_000;
 
@@ -47,30 +52,35 @@ const REMOVAL_SLACK_MS: i64 = 60_000;
 
 /// Runs until shutdown. What a step had begun then is dropped, as a crash would: the next start takes it up.
 pub(crate) async fn run(parts: Shared) {
-    let steps = async {
-        futures::join!(
-            every(&parts, "leases", |parts, _| Box::pin(async move { leases(&parts).await })),
-            every(&parts, "publications", |parts, first| Box::pin(async move { publications(&parts, first).await })),
-            every(&parts, "uploads", |parts, _| Box::pin(async move { abandoned_uploads(&parts).await })),
-            every(&parts, "removals", |parts, _| Box::pin(async move { removals_due(&parts).await })),
-            every(&parts, "leftovers", |parts, _| Box::pin(async move { leftovers(&parts).await })),
-            every(&parts, "snapshot", |parts, _| Box::pin(async move { Ok(parts.keys.catch_up(&parts.store).await?) })),
-        )
-    };
-    tokio::select! {
-        () = parts.shutdown.cancelled() => {}
-        _ = steps => {}
-    }
+    futures::join!(
+        duty::keep(&parts, "sweeper", |parts, held| Box::pin(sweep(parts, held))),
+        duty::keep(&parts, "publications", |parts, held| Box::pin(publish(parts, held))),
+    );
 }
 
-/// A step, told whether it is the first time.
-type Step = fn(Shared, bool) -> BoxFuture<'static, Result<(), ApiError>>;
+async fn sweep(parts: Shared, held: Held) {
+    let (parts, held) = (&parts, &held);
+    futures::join!(
+        every(parts, held, "leases", |parts, held, _| Box::pin(async move { leases(&parts, &held).await })),
+        every(parts, held, "uploads", |parts, held, _| Box::pin(async move { abandoned_uploads(&parts, &held).await })),
+        every(parts, held, "removals", |parts, held, _| Box::pin(async move { removals_due(&parts, &held).await })),
+        every(parts, held, "leftovers", |parts, held, _| Box::pin(async move { leftovers(&parts, &held).await })),
+    );
+}
+
+async fn publish(parts: Shared, held: Held) {
+    let step: Step = |parts, held, first| Box::pin(async move { publications(&parts, &held, first).await });
+    every(&parts, &held, "publications", step).await;
+}
+
+/// A step, told whether it is the first time since the duty came here.
+type Step = fn(Shared, Held, bool) -> BoxFuture<'static, Result<(), ApiError>>;
 
 /// Repeats one step. Each has a loop of its own, so that a bucket that is away holds up no lease.
-async fn every(parts: &Shared, name: &'static str, step: Step) {
+async fn every(parts: &Shared, held: &Held, name: &'static str, step: Step) {
     let (mut first, mut failing) = (true, false);
     loop {
-        let result = step(Shared::clone(parts), first).await;
+        let result = step(Shared::clone(parts), held.clone(), first).await;
         first = first && result.is_err();
         match (&result, failing) {
             (Err(error), false) => tracing::warn!(step = name, %error, "the sweep fails; it goes on trying"),
@@ -83,22 +93,25 @@ async fn every(parts: &Shared, name: &'static str, step: Step) {
 }
 
 /// Forgets what nobody asks for any more: revocations that are over, edges that are gone, old revisions and purges.
-pub(crate) async fn leftovers(parts: &Parts) -> Result<(), ApiError> {
+pub(crate) async fn leftovers(parts: &Parts, held: &Held) -> Result<(), ApiError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    revocations::prune(&mut tx, now / 1000 - OVER_KEPT_S, BATCH).await?;
-    edges::prune(&mut tx, now - EDGE_KEPT_MS, now - EDGE_LOG_KEPT_MS, BATCH).await?;
     let retired = now / 1000 - RETIRED_KEPT_S;
-    keys::prune(&mut tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(())
+    transaction!(parts.store, |tx| {
+        held.check(tx).await?;
+        revocations::prune(tx, now / 1000 - OVER_KEPT_S, BATCH).await?;
+        edges::prune(tx, now - EDGE_KEPT_MS, now - EDGE_LOG_KEPT_MS, BATCH).await?;
+        jobs::prune(tx, now - SERVED_KEPT_MS, BATCH).await?;
+        keys::prune(tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
+        Ok(())
+    })
 }
 
 /// Requeues jobs whose worker fell silent, or fails those that lost too many.
-pub(crate) async fn leases(parts: &Parts) -> Result<(), ApiError> {
-    let mut tx = parts.store.begin().await?;
-    let taken = jobs::expire_leases(&mut tx, parts.patience(), clock::now_ms(), BATCH).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+pub(crate) async fn leases(parts: &Parts, held: &Held) -> Result<(), ApiError> {
+    let taken = transaction!(parts.store, |tx| {
+        held.check(tx).await?;
+        jobs::expire_leases(tx, parts.patience(), clock::now_ms(), BATCH).await
+    })?;
     for job in &taken {
         tracing::warn!(job.id, track.id = job.track, job.losses, "a worker was lost");
         parts.tell_job(job).await;
@@ -109,10 +122,12 @@ pub(crate) async fn leases(parts: &Parts) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Carries out publications that are due; all of them at start, since whoever had them in hand is gone.
-pub(crate) async fn publications(parts: &Parts, all: bool) -> Result<(), ApiError> {
+/// Carries out publications that are due; all of them when the duty came here, since whoever had them in hand may be gone.
+/// A control plane that has one in hand all the same writes the same alias, and one of the two ends the job.
+pub(crate) async fn publications(parts: &Parts, held: &Held, all: bool) -> Result<(), ApiError> {
     let until = if all { i64::MAX } else { clock::now_ms() };
     for job in jobs::due_publications(&parts.store, until, BATCH).await? {
+        transaction!(parts.store, |tx| held.check(tx).await)?;
         let now = match publication::carry_out(parts, &job).await {
             Ok(now) => now,
             Err(error) => {
@@ -134,15 +149,17 @@ pub(crate) async fn publications(parts: &Parts, all: bool) -> Result<(), ApiErro
 }
 
 /// Fails uploads that never came, and removes what came of them.
-pub(crate) async fn abandoned_uploads(parts: &Parts) -> Result<(), ApiError> {
+pub(crate) async fn abandoned_uploads(parts: &Parts, held: &Held) -> Result<(), ApiError> {
     let now = clock::now_ms();
     let ttl = i64::try_from(parts.uploads.ttl.as_millis()).unwrap_or(i64::MAX);
-    let mut tx = parts.store.begin().await?;
-    let failed = tracks::fail_abandoned(&mut tx, now.saturating_sub(ttl), now).await?;
-    for track in &failed {
-        removals::note(&mut tx, &objects::upload_prefix(track), now, last_write(parts, now)).await?;
-    }
-    tx.commit().await.map_err(StoreError::from)?;
+    let failed = transaction!(parts.store, |tx| {
+        held.check(tx).await?;
+        let failed = tracks::fail_abandoned(tx, now.saturating_sub(ttl), now).await?;
+        for track in &failed {
+            removals::note(tx, &objects::upload_prefix(track), now, last_write(parts, now)).await?;
+        }
+        Ok::<Vec<String>, StoreError>(failed)
+    })?;
     for track in &failed {
         parts.tell_track(track).await;
     }
@@ -156,9 +173,10 @@ pub(crate) fn last_write(parts: &Parts, now: i64) -> i64 {
 }
 
 /// Empties the prefixes that are due. One that cannot be emptied goes behind the others.
-pub(crate) async fn removals_due(parts: &Parts) -> Result<(), ApiError> {
+pub(crate) async fn removals_due(parts: &Parts, held: &Held) -> Result<(), ApiError> {
     let mut in_a_row = 0;
     for removal in removals::due(&parts.store, clock::now_ms(), BATCH).await? {
+        transaction!(parts.store, |tx| held.check(tx).await)?;
         let Err(error) = remove(parts, &removal).await else {
             in_a_row = 0;
             continue;
@@ -167,9 +185,7 @@ pub(crate) async fn removals_due(parts: &Parts) -> Result<(), ApiError> {
             tracing::warn!(prefix = removal.prefix, %error, "objects cannot be removed; trying on");
         }
         let pause = (REMOVAL_PAUSE_MS << removal.failures.min(10)).min(LOOK_AGAIN_MS);
-        let mut tx = parts.store.begin().await?;
-        removals::postpone(&mut tx, &removal.prefix, clock::now_ms() + pause).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        transaction!(parts.store, |tx| removals::postpone(tx, &removal.prefix, clock::now_ms() + pause).await)?;
         in_a_row += 1;
         if in_a_row == AWAY_AFTER {
             // The bucket is away, most likely. The others stay due, ahead of those that were just put off.
@@ -189,13 +205,14 @@ pub(crate) async fn remove(parts: &Parts, removal: &Removal) -> Result<(), ApiEr
     // What an edge fetched while the objects were on their way out is kept under the generation that the deletion
     // raised: it is raised once more now that they are gone.
     let deleted = removal.deleted_track().filter(|_| removed > 0);
-    let mut tx = parts.store.begin().await?;
-    removals::done(&mut tx, removal, now + LOOK_AGAIN_MS, now).await?;
-    if let Some(track) = deleted {
-        keys::raise_generation(&mut tx, track, now).await?;
-        keys::raise_revision(&mut tx, now).await?;
-    }
-    tx.commit().await.map_err(StoreError::from)?;
+    transaction!(parts.store, |tx| {
+        removals::done(tx, removal, now + LOOK_AGAIN_MS, now).await?;
+        if let Some(track) = deleted {
+            keys::raise_generation(tx, track, now).await?;
+            keys::raise_revision(tx, now).await?;
+        }
+        Ok::<(), StoreError>(())
+    })?;
     if deleted.is_some() {
         parts.keys.publish(&parts.store).await?;
     }
@@ -222,7 +239,7 @@ mod tests {
             removals::note(&mut tx, &objects::upload_prefix(track), due, now - 1).await.unwrap();
         }
         tx.commit().await.unwrap();
-        removals_due(&parts).await.unwrap();
+        removals_due(&parts, &fixture::held(&parts).await).await.unwrap();
         assert!(bucket.object("uploads/aaaaaaaaaaaa/u").is_some());
         assert!(bucket.object("uploads/bbbbbbbbbbbb/u").is_none(), "the second went, though the first could not");
         assert!(removals::due(&parts.store, clock::now_ms(), 10).await.unwrap().is_empty(), "the first is put off");

@@ -12,7 +12,9 @@
 //! meanwhile, within its bound. A failure is logged when it begins and when it is over.
 
 mod count;
+pub(crate) mod fluvio;
 mod follow;
+pub(crate) mod publish;
 mod receive;
 
 use std::sync::Arc;
@@ -23,9 +25,11 @@ use serde::Serialize;
 
 use crate::bus::Topic;
 use crate::clock;
+use crate::duty;
 use crate::plays::rule::{self, Play, Transition};
 use crate::state::{Parts, Shared};
-use crate::store::{StoreError, plays};
+use crate::store::leases::Held;
+use crate::store::{StoreError, plays, transaction};
 
 pub(crate) use receive::{Received, denials as receive_denials, facts as receive_facts};
 
@@ -64,11 +68,15 @@ pub(crate) async fn denials(parts: Shared, events: Arc<EventLog>) {
     .await;
 }
 
-/// Ends plays by the wall clock, and forgets old ids, until shutdown.
+/// Ends plays by the wall clock, and forgets old ids, until shutdown: the duty of one control plane among all.
 pub(crate) async fn sweep(parts: Shared) {
+    duty::keep(&parts, "tally", |parts, held| Box::pin(end_plays_on(parts, held))).await;
+}
+
+async fn end_plays_on(parts: Shared, held: Held) {
     let mut failing = false;
     loop {
-        let result = end_plays(&parts, clock::now_ms() - END_SLACK_MS).await;
+        let result = end_plays(&parts, &held, clock::now_ms() - END_SLACK_MS).await;
         match (&result, failing) {
             (Err(error), false) => tracing::warn!(%error, "plays cannot be ended; trying on"),
             (Ok(_), true) => tracing::info!("plays are ended again"),
@@ -78,28 +86,29 @@ pub(crate) async fn sweep(parts: Shared) {
         if matches!(result, Ok(true)) {
             continue;
         }
-        tokio::select! {
-            () = parts.shutdown.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
-        }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
 /// Ends the plays that were over before `before`. `true`: there may be more.
-async fn end_plays(parts: &Parts, before: i64) -> Result<bool, StoreError> {
+async fn end_plays(parts: &Parts, held: &Held, before: i64) -> Result<bool, StoreError> {
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let mut ended = Vec::new();
-    for mut play in plays::over(&mut tx, before, BATCH).await? {
-        let Some(transition) = rule::end(&mut play) else { continue };
-        plays::put(&mut tx, &play).await?;
-        let sums = plays::Sums { ended: 1, ..plays::Sums::default() };
-        plays::add(&mut tx, &play.track, count::hour(play.started_ms), &sums).await?;
-        plays::add(&mut tx, &play.track, plays::TOTAL, &sums).await?;
-        ended.push(PlayEvent::new(&play, transition, play.ends_ms));
-    }
-    plays::prune(&mut tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
-    tx.commit().await?;
+    let ended = transaction!(parts.store, |tx| {
+        held.check(tx).await?;
+        plays::begin(tx).await?;
+        let mut ended = Vec::new();
+        for mut play in plays::over(tx, before, BATCH).await? {
+            let Some(transition) = rule::end(&mut play) else { continue };
+            plays::put(tx, &play).await?;
+            let sums = plays::Sums { ended: 1, ..plays::Sums::default() };
+            plays::add(tx, &play.track, count::hour(play.started_ms), &sums).await?;
+            plays::add(tx, &play.track, plays::TOTAL, &sums).await?;
+            ended.push(PlayEvent::new(&play, transition, play.ends_ms));
+        }
+        publish::store(parts, tx, &ended).await?;
+        plays::prune(tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
+        Ok::<Vec<PlayEvent>, StoreError>(ended)
+    })?;
     for event in &ended {
         parts.bus.tell(Topic::Plays, event);
     }

@@ -74,6 +74,8 @@ impl Track {
 pub(crate) struct Job {
     pub(crate) job: String,
     pub(crate) track: String,
+    /// On whose behalf the track was added.
+    pub(crate) publisher: String,
     pub(crate) state: State,
     pub(crate) priority: i64,
     pub(crate) attempts: u32,
@@ -93,6 +95,7 @@ impl From<&JobRow> for Job {
         Self {
             job: row.id.clone(),
             track: row.track.clone(),
+            publisher: row.publisher.clone(),
             state: row.state,
             priority: row.priority,
             attempts: row.attempts,

@@ -1,8 +1,12 @@
 //! The API over HTTP, with a real S3 server behind it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use segue_control_plane::DatabaseConfig;
+
 #[path = "support/bucket.rs"]
 mod bucket;
+#[path = "support/database.rs"]
+mod database;
 #[path = "support/house.rs"]
 mod house;
 
@@ -16,5 +20,7 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/several.rs"]
+mod several;
 #[path = "api/start.rs"]
 mod start;

@@ -1,4 +1,5 @@
-//! What a fact costs: nanoseconds for noting and settling one, alone and with as many threads as there are cores.
+//! What a fact costs: nanoseconds for noting and settling one, alone and with as many threads as there are cores; and how
+//! many a second go from the log through the shipping loop.
 //!
 //!     cargo run --release -p segue-events --example cost [directory]
 
@@ -6,7 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use segue_events::{CacheState, DenialDraft, EventLog, FactDraft, Kind, LogError, LogOptions, Position};
+use segue_events::{
+    CacheState, DenialDraft, EventLog, FactDraft, Kind, LogError, LogOptions, Most, Parcel, Position, Shipped, Sink,
+    SinkError, ship,
+};
+use tokio_util::sync::CancellationToken;
 
 const FACTS: u32 = 1_000_000;
 
@@ -55,14 +60,21 @@ fn measure(dir: &Path, name: &str, threads: u32, work: fn(&EventLog, u64)) -> Re
         work(&log, number);
     }
     let started = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
+    let cpu: u64 = std::thread::scope(|scope| {
+        let workers = (0..threads).map(|_| {
             let log = Arc::clone(&log);
-            scope.spawn(move || (0..u64::from(FACTS / threads)).for_each(|number| work(&log, number)));
-        }
+            scope.spawn(move || {
+                let before = cpu_ns();
+                (0..u64::from(FACTS / threads)).for_each(|number| work(&log, number));
+                cpu_ns().saturating_sub(before)
+            })
+        });
+        let workers: Vec<_> = workers.collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).sum()
     });
     let each = started.elapsed().as_nanos() as f64 / f64::from(FACTS) * f64::from(threads);
-    println!("{name:>16}: {each:>6.0} ns a fact and thread, {threads} thread(s)");
+    let cpu = cpu as f64 / f64::from(FACTS);
+    println!("{name:>16}: {cpu:>6.0} ns of CPU a fact, {each:>6.0} ns a fact and thread, {threads} thread(s)");
     let overflow = log.overflow();
     if overflow != segue_events::Overflow::default() {
         println!("                  {overflow:?}");
@@ -80,6 +92,39 @@ fn measure(dir: &Path, name: &str, threads: u32, work: fn(&EventLog, u64)) -> Re
         let each = started.elapsed() / u32::try_from(read).unwrap_or(u32::MAX);
         println!("{:>16}: {:>6} ns a fact, {} bytes each", "read back", each.as_nanos(), position.0 / read as u64);
     }
+    Ok(())
+}
+
+/// CPU time of this thread (proc(5), schedstat), which other processes do not lengthen.
+fn cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// Takes everything at once.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    const KIND: &'static str = "nowhere";
+    const MOST: Most = Most { records: 4000, bytes: 2 << 20 };
+
+    async fn take(&mut self, parcel: Parcel<'_>) -> Result<Position, SinkError> {
+        Ok(parcel.next)
+    }
+}
+
+/// How many facts a second leave the log.
+fn shipping(dir: &Path) -> Result<(), LogError> {
+    let log = EventLog::open(&dir.join("shipping"), "edge-1", LogOptions::default())?;
+    (0..u64::from(FACTS)).for_each(|number| settled(&log, number));
+    let (shipped, stop, started) = (Shipped::default(), CancellationToken::new(), Instant::now());
+    stop.cancel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|source| LogError::Io { action: "make a runtime for", path: dir.to_owned(), source })?;
+    runtime.block_on(ship(log.facts(), "facts", &mut Nowhere, &shipped, &stop));
+    let rate = shipped.records() as f64 / started.elapsed().as_secs_f64();
+    println!("{:>16}: {rate:>6.0} facts a second through log and shipping, {} facts", "ship", shipped.records());
     Ok(())
 }
 
@@ -109,6 +154,7 @@ fn main() -> Result<(), LogError> {
     measure(dir, "note+settle", 1, settled)?;
     measure(dir, "note+settle all", cores, settled)?;
     measure(dir, "deny", 1, denied)?;
+    shipping(dir)?;
     spread(dir)?;
     if given.is_none() {
         std::fs::remove_dir_all(dir).map_err(|source| LogError::Io {

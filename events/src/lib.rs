@@ -14,6 +14,9 @@
 //!   string of a record by the constants in [`bounds`]. What does not fit is counted in [`Overflow`], by reason.
 //! - A position is a logical byte offset and only grows for as long as the directory lives.
 //!
+//! Out of a log records go to a [`Sink`], by [`ship`]: to the control plane, or to [Fluvio](FluvioSink), from where
+//! the tally reads them ([`FluvioReader`]).
+//!
 //! On failure: a full log or disk drops the newest record and counts it; the request that it told of is not
 //! touched. A directory that another process holds, or that cannot be written, is an error at
 //! [`EventLog::open`], never later.
@@ -24,18 +27,26 @@ mod directory;
 mod error;
 mod event_log;
 mod fact;
+mod fluvio;
 mod intents;
 mod json;
 mod log;
 mod mapped;
+mod pauses;
 mod segment;
+mod ship;
+mod sink;
 
+pub use self::fluvio::{Codec, Fetched, FluvioConfig, FluvioError, FluvioReader, FluvioSink, FluvioTls};
 pub use address::{AddressHash, AddressHasher};
 pub use denial::{Denial, DenialDraft};
 pub use error::LogError;
 pub use event_log::{EventLog, Intent, LogOptions, Overflow};
 pub use fact::{CacheState, Fact, FactDraft, Kind};
 pub use log::{Batch, Log, LogBounds, Position, WhenFull};
+pub use pauses::{Pauses, jittered};
+pub use ship::{Shipped, ship};
+pub use sink::{Most, Parcel, Sink, SinkError};
 
 pub mod bounds {
     //! How long each string of a record may be, in bytes of its JSON form (escapes counted, quotes not).

@@ -126,6 +126,9 @@ fn ready(shared: &Shared) -> Response<Full<Bytes>> {
     if let Err(refusal) = shared.standing.check() {
         return error(StatusCode::SERVICE_UNAVAILABLE, refusal.reason(), &refusal.to_string());
     }
+    if let Some(lacks) = shared.desk.lacks() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "policies-not-ready", &lacks);
+    }
     let concern = shared.standing.concern().map(|concern| format!("; {concern}")).unwrap_or_default();
     text(StatusCode::OK, "text/plain", format!("ready{concern}\n"))
 }

@@ -8,6 +8,7 @@
 //!
 //! On failure: a hop that cannot be read ends the chain; the last one that could be read counts.
 
+mod country;
 mod crowd;
 mod forwarded;
 pub(crate) mod preamble;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::HeaderMap;
 
 use crate::config::ClientConfig;
+pub(crate) use country::{Countries, Country};
 pub(crate) use crowd::Crowd;
 
 /// One household or machine has a /64 of IPv6 (RFC 6177): where an address is a key, its first 64 bits are.

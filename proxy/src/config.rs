@@ -8,9 +8,11 @@
 
 mod client;
 mod control;
+mod events;
 mod hot;
 mod limits;
 mod origin;
+mod policies;
 mod prefetch;
 mod tls;
 
@@ -26,8 +28,10 @@ use segue_signing::{Key, Revocation, SigningSecret};
 use crate::limit::{LimitsConfig, RedisConfig};
 pub use client::{ClientConfig, ForwardedHeader, ProxyProtocol};
 pub use control::{ControlEndpoint, SnapshotConfig};
+pub use events::{EventsConfig, EventsSink};
 pub use hot::Reloadable;
 pub use origin::{Addressing, Endpoint, OriginConfig, OriginKind};
+pub use policies::{PoliciesConfig, PolicyServices};
 pub use prefetch::PrefetchConfig;
 pub use tls::{CertificateFiles, TlsConfig};
 
@@ -61,6 +65,8 @@ pub struct EdgeConfig {
     pub control: Option<ControlEndpoint>,
     /// The last good snapshot on disk (`[snapshot]`).
     pub snapshot: SnapshotConfig,
+    /// What becomes of facts and denials (`[events]`).
+    pub events: EventsConfig,
     /// The key of the signed debug header (`[debug] key`).
     pub debug_key: Option<SigningSecret>,
     /// Rate limits and streams (`[limits]`, `[streams]`).
@@ -73,6 +79,10 @@ pub struct EdgeConfig {
     pub connections: ConnectionConfig,
     /// Certificates and where they are shown (`[tls]`); plain HTTP alone where `None`.
     pub tls: Option<TlsConfig>,
+    /// Where policies come from (`[policies]`).
+    pub policies: PoliciesConfig,
+    /// What policies are lent (`[policies.keys]`, `[policies.tables]`).
+    pub policy_services: PolicyServices,
     /// Who may say who the client is (`[client]`).
     pub client: ClientConfig,
     /// The bearer token that the admin listener's writing calls want (`[admin] token`).
@@ -282,9 +292,12 @@ impl EdgeConfig {
             watched: Vec::new(),
             control: None,
             snapshot: SnapshotConfig::default(),
+            events: EventsConfig::default(),
             debug_key: None,
             connections: ConnectionConfig::default(),
             tls: None,
+            policies: PoliciesConfig::default(),
+            policy_services: PolicyServices::default(),
             client: ClientConfig::default(),
             admin_token: None,
         }
@@ -319,6 +332,8 @@ impl EdgeConfig {
         config.redis = RedisConfig::read(&root);
         config.control = ControlEndpoint::read(&root.section("control"));
         config.snapshot = SnapshotConfig::read(&root.section("snapshot"), config.control.is_some());
+        config.policies = PoliciesConfig::read(&root.section("policies"), config.control.is_some());
+        config.events = EventsConfig::read(&root.section("events"), config.control.is_some());
         config.debug_key = control::read_debug_key(&root.section("debug"));
         config.take(Reloadable::read(&root, config.tickets.leeway));
         read_connections(&root.section("connections"), &mut config.connections);
@@ -355,12 +370,14 @@ impl EdgeConfig {
             keys: self.keys.clone(),
             revocations: self.revocations.clone(),
             leeway: self.tickets.leeway,
+            services: self.policy_services.clone(),
             files: self.watched.clone(),
         }
     }
 
     fn take(&mut self, hot: Reloadable) {
-        let Reloadable { keys, revocations, leeway, files } = hot;
+        let Reloadable { keys, revocations, leeway, services, files } = hot;
+        self.policy_services = services;
         (self.keys, self.revocations, self.tickets.leeway, self.watched) = (keys, revocations, leeway, files);
     }
 }

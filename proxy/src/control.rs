@@ -6,7 +6,7 @@
 //! | `kept.rs`     | keeps the last good one on disk |
 //! | `standing.rs` | how old the snapshot is, and whether requests may be judged by it |
 //! | `report.rs`   | says every few seconds what this edge is and how its keys are used |
-//! | `ship.rs`     | hands facts and denials over, from the local log |
+//! | `ship.rs`     | takes facts and denials, as one of the sinks of the local log |
 //!
 //! Invariants: nothing here is on a request's way but one atomic load ([`Standing::check`]); every answer that is read
 //! has a bound, every call a time limit, every retry a pause that grows, with jitter.
@@ -21,18 +21,17 @@ mod report;
 mod ship;
 mod standing;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use segue_events::EventLog;
-use segue_signing::Followed;
+use segue_signing::{Followed, PolicyDoc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::EdgeConfig;
 use crate::edge::Shared;
-pub(crate) use client::Client;
+pub(crate) use client::{Client, ControlError, send};
 use kept::Kept;
+pub(crate) use ship::ControlSink;
 pub(crate) use standing::Standing;
 
 /// What an edge that follows starts from.
@@ -64,6 +63,11 @@ impl Start {
         Arc::clone(&self.client)
     }
 
+    /// The policies of the snapshot on disk. `None`: there is none.
+    pub(crate) fn policies(&self) -> Option<Vec<PolicyDoc>> {
+        (self.followed.cursor() > 0).then(|| self.followed.document().policies)
+    }
+
     /// Takes over what was on disk, and begins to follow and to report.
     pub(crate) fn begin(mut self, shared: &Arc<Shared>, keepers: &TaskTracker, stop: &CancellationToken) {
         shared.standing.begin(&shared.config.snapshot);
@@ -88,17 +92,4 @@ impl Start {
             let _ = stop.run_until_cancelled(async { tokio::join!(following, shared.standing.keep()) }).await;
         });
     }
-}
-
-/// Hands the records of `events` over until `stop`, and then what is left of them while that goes well.
-pub(crate) fn ship(
-    shared: &Arc<Shared>,
-    client: Arc<Client>,
-    events: Arc<EventLog>,
-    dir: PathBuf,
-    keepers: &TaskTracker,
-    stop: CancellationToken,
-) {
-    let shared = Arc::clone(shared);
-    keepers.spawn(async move { ship::run(&shared, &client, &events, &dir, &stop).await });
 }

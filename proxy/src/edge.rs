@@ -23,15 +23,17 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cache::{Disk, Key, Memory};
 use crate::config::EdgeConfig;
-use crate::control::{self, Client, Standing};
+use crate::control::{self, Standing};
 use crate::exchange::Exchange;
 use crate::fact::Addresses;
+use crate::fact::shipping::{Shipping, Way};
 use crate::fill::{Fill, RESERVATION_UNIT};
 use crate::limit::Limiter;
 use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
 use crate::origin::Origin;
+use crate::policy::Desk;
 use crate::prefetch::Prefetch;
 use crate::reload::{self, ReadConfig};
 use crate::route::Route;
@@ -44,7 +46,7 @@ use crate::upstream;
 /// What is left of a fill at shutdown is cut after this time; nobody waits for it any more.
 const FILLS_DRAIN: Duration = Duration::from_secs(2);
 
-/// For so long facts of the last requests are handed over at shutdown, where the control plane takes them.
+/// For so long facts of the last requests are handed over at shutdown, where the sink takes them.
 const FACTS_FLUSH: Duration = Duration::from_secs(5);
 
 /// What an edge is given beside its configuration.
@@ -119,8 +121,12 @@ pub(crate) struct Shared {
     /// Fills and refreshes, which outlive the request that began them.
     pub(crate) tasks: TaskTracker,
     pub(crate) ready: AtomicBool,
+    /// What became of the records in `events`.
+    pub(crate) shipping: Arc<Shipping>,
     /// How this edge stands with its control plane.
     pub(crate) standing: Standing,
+    /// Where policies are made, counted and put into force.
+    pub(crate) desk: Desk,
 }
 
 impl Shared {
@@ -136,6 +142,11 @@ impl Shared {
         methods.join(", ")
     }
 
+    /// Whether the policies are those of the snapshots that this process is given: else a folder or a control plane elsewhere says which.
+    fn heeds_policies(&self) -> bool {
+        self.config.policies.dir.is_none() && self.config.control.is_none()
+    }
+
     /// The Prometheus text.
     pub(crate) fn metrics_text(&self) -> String {
         let (cache_bytes, cache_objects) = self.memory.usage();
@@ -147,10 +158,15 @@ impl Shared {
             tickets: self.tickets.len(),
             ticket_misses: self.tickets.misses(),
             revision: snapshot.revision,
-            families: self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(),
+            families: [self.disk.as_ref().map(|disk| disk.families()).unwrap_or_default(), self.desk.families()]
+                .concat(),
             keys: snapshot.keyring.uses().map(|(kid, used)| (kid.to_owned(), used.accepted)).collect(),
         };
-        self.metrics.render(&readings, self.events.as_deref()) + &self.limiter.metrics_text() + &self.standing.metrics()
+        let events = self.events.as_deref();
+        self.metrics.render(&readings, events)
+            + &self.shipping.metrics(events)
+            + &self.limiter.metrics_text()
+            + &self.standing.metrics()
     }
 }
 
@@ -165,7 +181,6 @@ pub struct Edge {
     /// Whoever watches and talks beside the requests; they end at `stop_keepers`, which comes after the last request.
     keepers: TaskTracker,
     stop_keepers: CancellationToken,
-    client: Option<Arc<Client>>,
 }
 
 impl std::fmt::Debug for Edge {
@@ -182,6 +197,7 @@ impl Edge {
     pub async fn start(config: EdgeConfig, inputs: EdgeInputs) -> Result<Self, StartError> {
         let EdgeInputs { listener, admin_listener, mut snapshots, events } = inputs;
         let first = Arc::clone(&snapshots.borrow_and_update());
+        let policies = first.policies.clone();
         let listener = bind(listener, config.listen).await?;
         let admin_listener = match (admin_listener, config.admin_listen) {
             (None, None) => None,
@@ -197,8 +213,22 @@ impl Edge {
         let (entrances, tls) = entrances(&shared, listener).await?;
         let (keepers, stop_keepers) = (TaskTracker::new(), CancellationToken::new());
         let client = link.as_ref().map(control::Start::client);
+        let kept = link.as_ref().and_then(control::Start::policies);
+        if let Err(problem) = Desk::begin(&shared, client.clone(), kept, &keepers, &stop_keepers).await {
+            stop_keepers.cancel();
+            shared.desk.close().await;
+            shared.limiter.close().await;
+            return Err(StartError::Config { what: "[policies] dir".to_owned(), problem });
+        }
+        if shared.heeds_policies() {
+            shared.desk.tell(&shared.snapshots, policies);
+        }
         if let Some(link) = link {
             link.begin(&shared, &keepers, &stop_keepers);
+        }
+        let way = |dir| Way::of(&shared.config.events.sink, client.as_ref(), &shared.config.name, dir);
+        if let (Some(events), Some(way)) = (&shared.events, shared.config.events.dir().and_then(way)) {
+            shared.shipping.begin(events, way, &keepers, &stop_keepers);
         }
         let conf = Arc::new(ServerConf::default());
         let service = Service::new(Arc::clone(&shared));
@@ -213,22 +243,13 @@ impl Edge {
         }
         shared.ready.store(true, Ordering::Release);
         tracing::info!(edge = shared.config.name, %address, "the edge serves");
-        Ok(Self { shared, clients, tls, admin, stop, follower, keepers, stop_keepers, client })
+        Ok(Self { shared, clients, tls, admin, stop, follower, keepers, stop_keepers })
     }
 
     /// Watches the configuration file that this edge was started from: what may change hot changes with it.
     pub fn watch(&self, path: PathBuf, read: ReadConfig) {
         let (shared, stop) = (Arc::clone(&self.shared), self.stop_keepers.clone());
         self.keepers.spawn(async move { stop.run_until_cancelled(reload::watch(shared, path, read)).await });
-    }
-
-    /// Hands the facts and denials of the edge's log, which lies in `dir`, over to the control plane of `[control]`. Does
-    /// nothing where the edge has no log or no control plane.
-    pub fn ship(&self, dir: PathBuf) {
-        if let (Some(client), Some(events)) = (&self.client, &self.shared.events) {
-            let (client, events) = (Arc::clone(client), Arc::clone(events));
-            control::ship(&self.shared, client, events, dir, &self.keepers, self.stop_keepers.clone());
-        }
     }
 
     /// Where clients are served.
@@ -286,6 +307,7 @@ impl Edge {
         if tokio::time::timeout(FACTS_FLUSH, self.keepers.wait()).await.is_err() {
             tracing::warn!("not all facts were handed over at shutdown; the next start goes on with them");
         }
+        self.shared.desk.close().await;
         if self.follower.await.is_err() {
             tracing::error!("the task that follows snapshots panicked");
         }
@@ -301,9 +323,14 @@ async fn follow(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot
             Some(Err(_)) | None => return,
         }
         let document = Arc::clone(&snapshots.borrow_and_update());
-        let revision = document.revision;
+        let (revision, policies) = (document.revision, document.policies.clone());
         match shared.snapshots.publish(document) {
-            Ok(()) => shared.metrics.snapshots.add(1),
+            Ok(()) => {
+                if shared.heeds_policies() {
+                    shared.desk.tell(&shared.snapshots, policies);
+                }
+                shared.metrics.snapshots.add(1);
+            }
             Err(error) => {
                 shared.metrics.snapshots_refused.add(1);
                 tracing::error!(revision, %error, "a snapshot cannot be used; the last good one goes on serving");
@@ -405,7 +432,9 @@ fn build(
         metrics,
         tasks,
         ready: AtomicBool::new(false),
+        shipping: Arc::default(),
         standing: Standing::default(),
+        desk: Desk::new(&config).map_err(wrong("[policies]"))?,
         config,
     })
 }

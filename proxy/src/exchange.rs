@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method};
 use pingora_http::RequestHeader;
+use segue_policy_host::Allowance;
 use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -16,6 +17,7 @@ use crate::refusal::Refusal;
 use crate::route::Target;
 use crate::service::{Course, Looked};
 use crate::snapshot::{Snapshot, unix_ms};
+use crate::timeline::Media;
 
 /// A request's head, whoever parsed it.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,14 @@ pub(crate) struct Exchange {
     pub(crate) target: Option<Target>,
     /// Set by the ticket step; `None` where no ticket is required and none was shown.
     pub(crate) grant: Option<Arc<Verified>>,
+    /// Query parameters of the ticket, where that is somebody else's; set by the ticket step.
+    pub(crate) foreign: Option<Vec<String>>,
+    /// Where the object plays, for the policy step. `None`: not asked, or not known yet; `Some(None)`: nowhere that is known.
+    pub(crate) placed: Option<Option<Media>>,
+    /// Set by the policy step: `name@version` of the policy that decided.
+    pub(crate) policy: Option<Arc<str>>,
+    /// Set by the policy step: conditions of its yes.
+    pub(crate) allowance: Option<Box<Allowance>>,
     /// Set by the limit step: the place that its session holds among the listener's streams.
     pub(crate) playing: Option<Playing>,
     /// Limits that only Redis can decide; no byte leaves before they are settled.
@@ -80,6 +90,10 @@ impl Exchange {
             client: None,
             target: None,
             grant: None,
+            foreign: None,
+            placed: None,
+            policy: None,
+            allowance: None,
             playing: None,
             pending: Vec::new(),
             presentation: None,

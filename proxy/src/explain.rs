@@ -5,6 +5,8 @@
 //! no key is counted, no ticket remembered, no object fetched. Claims are shown, signatures never; what was not proven is
 //! marked so.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,14 +15,14 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use segue_signing::{Keyring, TicketCache};
+use segue_signing::{Keyring, TicketCache, Verified};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cache::{self, Stored};
 use crate::config::{EdgeConfig, TicketConfig};
 use crate::edge::Shared;
-use crate::exchange::Asked;
+use crate::exchange::{Asked, Exchange};
 use crate::refusal::Refusal;
 use crate::respond::debug;
 use crate::route::{self, Line, Route, Target};
@@ -132,6 +134,17 @@ impl Steps {
         self.0.push(Step { step: step.to_owned(), passes: true, found });
     }
 
+    fn routed(&mut self, target: &Target) {
+        self.passed(
+            "route",
+            json!({
+                "route": target.route, "path": target.path.as_str(), "track": target.track(),
+                "version": target.version(), "file": target.file_in_version(),
+                "kind": format!("{:?}", target.kind).to_lowercase(),
+            }),
+        );
+    }
+
     fn refused(mut self, refusal: &Refusal, found: Value) -> Explanation {
         self.0.push(Step { step: debug::step(refusal).to_owned(), passes: false, found });
         Explanation {
@@ -162,21 +175,35 @@ pub(crate) fn on_edge(shared: &Shared, question: &Question) -> Result<Explanatio
     }
     steps.passed("snapshot", told);
     let line = route::line(request.asked());
-    let target = match route_and_ticket(&shared.routes, &shared.config.tickets, &snapshot, &request, &line, &mut steps)
-    {
-        Ok(target) => target,
-        Err((refusal, found)) => return Ok(steps.refused(&refusal, found)),
+    let mut exchange = Exchange::new(Arc::clone(&snapshot));
+    exchange.client = request.client;
+    let identified = if snapshot.policies.knows_foreign_tickets() && !ticket::is_shown(&line, &request.headers) {
+        policies::route_and_foreign_ticket(shared, &mut exchange, &request, &line, &mut steps)
+    } else {
+        let tickets = &shared.config.tickets;
+        route_and_ticket(&shared.routes, tickets, &snapshot, &request, &line, &mut steps)
+            .map(|(target, grant)| (exchange.target, exchange.grant) = (Some(target), grant))
     };
-    let Some((route, origin)) =
-        shared.routes.get(target.route).and_then(|route| Some((route, shared.origins.get(route.origin)?)))
-    else {
+    if let Err((refusal, found)) = identified {
+        return Ok(steps.refused(&refusal, found));
+    }
+    let foreign = exchange.foreign.clone().unwrap_or_default();
+    let place = exchange.target.as_ref().and_then(|target| shared.routes.get(target.route));
+    let Some((route, origin)) = place.and_then(|route| Some((route, shared.origins.get(route.origin)?))) else {
         return Ok(steps.refused(&Refusal::Internal, Value::Null));
     };
+    exchange.query = crate::upstream::query(origin, line.query, &foreign);
+    if !snapshot.policies.is_empty()
+        && let Err((refusal, found)) = policies::judged(shared, &mut exchange, &request, &line, &mut steps)
+    {
+        return Ok(steps.refused(&refusal, found));
+    }
+    let query = exchange.query.clone();
+    let Some(target) = exchange.target else { return Ok(steps.refused(&Refusal::Internal, Value::Null)) };
     let is_here = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
     if !is_here && !origin.allows(&request.method) {
         return Ok(steps.refused(&Refusal::MethodNotAllowed, json!({ "method": request.method.as_str() })));
     }
-    let query = crate::upstream::query(origin, line.query);
     let key = cache::Key::from(cache::key(shared, &snapshot, &target, query.as_deref()));
     steps.passed("cache", in_memory(shared, &key, snapshot.generation(target.track())));
     let object = origin.target(&route.key(target.path.as_str(), target.track(), target.file()), query.as_deref());
@@ -210,15 +237,9 @@ fn route_and_ticket(
     request: &Request,
     line: &Line<'_>,
     steps: &mut Steps,
-) -> Result<Target, (Refusal, Value)> {
+) -> Result<(Target, Option<Arc<Verified>>), (Refusal, Value)> {
     let target = route::resolve(routes, line).map_err(|refusal| (refusal, json!({ "path": line.path })))?;
-    steps.passed(
-        "route",
-        json!({
-            "route": target.route, "path": target.path.as_str(), "track": target.track(), "version": target.version(),
-            "file": target.file_in_version(), "kind": format!("{:?}", target.kind).to_lowercase(),
-        }),
-    );
+    steps.routed(&target);
     let shown = shown(line, &request.headers);
     // A keyring and a cache of this question's own: nothing is counted or remembered.
     let uncounted = Keyring::new(snapshot.keyring.iter().cloned().collect())
@@ -228,11 +249,11 @@ fn route_and_ticket(
     match ticket::admit(tickets, &verified, &uncounted, line, &request.headers, &target, request.client, unix_s()) {
         Ok(Some(grant)) => {
             steps.passed("ticket", json!({ "kid": grant.kid, "sid": grant.sid, "claims": grant.claims }));
-            Ok(target)
+            Ok((target, Some(grant)))
         }
         Ok(None) => {
             steps.passed("ticket", json!({ "required": false }));
-            Ok(target)
+            Ok((target, None))
         }
         Err(refusal) => Err((refusal.into(), shown)),
     }

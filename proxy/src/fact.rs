@@ -7,6 +7,7 @@
 //! On failure: a log that is full counts what it drops; the listener's request is not touched.
 
 pub(crate) mod cmcd;
+pub(crate) mod shipping;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::timeline::Media;
 const DAY: Duration = Duration::from_secs(86_400);
 /// From this length on three parts with dots between them are taken for a ticket, whatever they begin with.
 const TICKET_MIN: usize = 64;
+
+/// Names of parameters, in a path, behind which a ticket or a signature stands: ours, and those of other schemes.
+const NAMES: [&str; 6] = ["ticket=", "sig=", "token=", "hmac=", "md5=", "ignature="];
 
 /// What an answer turned out to be.
 #[derive(Debug, Clone, Copy)]
@@ -73,10 +77,7 @@ impl Delivery {
         let (sid, sub) = match &exchange.grant {
             Some(grant) => (grant.sid.as_str(), grant.claims.sub.as_deref()),
             None => {
-                // Without tickets an address is the nearest thing to a session.
-                let session = exchange.client.map(|client| shared.addresses.session(client, exchange.started_ms));
-                let session = session.as_ref().map_or("nobody", AddressHash::as_str);
-                stand_in = format!("anonymous-{session}");
+                stand_in = stand_in_for(shared, exchange);
                 (stand_in.as_str(), None)
             }
         };
@@ -96,8 +97,8 @@ impl Delivery {
             range: delivered.range,
             ttfb_ms: delivered.ttfb_ms,
             cache: delivered.state,
-            policy: None,
-            tags: &[],
+            policy: exchange.policy.as_deref(),
+            tags: exchange.allowance.as_ref().map_or(&[], |allowance| &allowance.tags),
             ua: user_agent(asked.headers),
             ip_hash: address.as_ref().map(AddressHash::as_str),
             cmcd: cmcd.as_ref(),
@@ -111,6 +112,17 @@ impl Delivery {
             intent.settle(complete, bytes);
         }
     }
+}
+
+/// What stands in for a session where a request names none: its address is the nearest thing.
+pub(crate) fn stand_in_for(shared: &Shared, exchange: &Exchange) -> String {
+    let session = exchange.client.map(|client| shared.addresses.session(client, exchange.started_ms));
+    format!("anonymous-{}", session.as_ref().map_or("nobody", AddressHash::as_str))
+}
+
+/// Whether a path may be written into records as it is.
+pub(crate) fn is_harmless(path: &str) -> bool {
+    redacted(path) == path
 }
 
 /// Records a refusal of a listener.
@@ -166,7 +178,7 @@ fn holds_ticket(segment: &str) -> bool {
             && part.split('.').take(2).all(|part| !part.is_empty())
             && (part.starts_with("eyJ") || part.len() >= TICKET_MIN)
     };
-    segment.split(|c| !is_letter(c)).any(is_jws) || ["ticket=", "sig="].iter().any(|name| segment.contains(name))
+    segment.split(|c| !is_letter(c)).any(is_jws) || NAMES.iter().any(|name| segment.contains(name))
 }
 
 /// Keyed hashes of client addresses. The keys are this process's own, so that nobody is told from another beyond it.

@@ -32,6 +32,7 @@ mod lock;
 mod metrics;
 mod origin;
 mod playlist;
+mod policy;
 mod prefetch;
 mod refusal;
 mod reload;
@@ -47,8 +48,9 @@ mod upstream;
 
 pub use config::{
     Addressing, CacheConfig, CertificateFiles, ClientConfig, ConnectionConfig, ControlConfig, ControlEndpoint,
-    DEFAULT_ORIGIN, EdgeConfig, Endpoint, ForwardedHeader, OriginConfig, OriginKind, PlaylistMode, PrefetchConfig,
-    ProxyProtocol, Reloadable, RouteConfig, SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
+    DEFAULT_ORIGIN, EdgeConfig, Endpoint, EventsConfig, EventsSink, ForwardedHeader, OriginConfig, OriginKind,
+    PlaylistMode, PoliciesConfig, PolicyServices, PrefetchConfig, ProxyProtocol, Reloadable, RouteConfig,
+    SnapshotConfig, TicketConfig, TlsConfig, TtlConfig,
 };
 pub use doctor::examine;
 pub use edge::{Edge, EdgeInputs, StartError};

@@ -9,6 +9,7 @@
 //!
 //! On failure: [`Refusal::Limited`], with the time after which the request may pass.
 
+mod allowance;
 mod backend;
 mod class;
 mod denied;
@@ -70,21 +71,21 @@ fn fill(place: &mut [u8; 8], octets: &[u8]) -> usize {
     octets.len().min(place.len())
 }
 
-/// The classes of the client's address.
-pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
+/// The classes of the client's address, for an object of this kind.
+pub(crate) fn address(shared: &Shared, exchange: &mut Exchange, kind: ObjectKind) -> Result<(), Refusal> {
     let limiter = &shared.limiter;
     if limiter.is_idle() {
         return Ok(());
     }
     let classes = limiter.classes();
-    let (Some(client), Some(target)) = (exchange.client, &exchange.target) else { return Ok(()) };
+    let Some(client) = exchange.client else { return Ok(()) };
     if classes.address().is_empty() {
         return Ok(());
     }
     let _step = tracing::trace_span!("limit").entered();
     let key = AddressKey::of(client);
     let now = limiter.at(exchange.started);
-    for class in classes.address().iter().filter(|class| class.config.apply.has(target.kind)) {
+    for class in classes.address().iter().filter(|class| class.config.apply.has(kind)) {
         meet(limiter.take(class, key.bytes(), now), &mut exchange.pending)?;
     }
     Ok(())
@@ -92,6 +93,7 @@ pub(crate) fn address(shared: &Shared, exchange: &mut Exchange) -> Result<(), Re
 
 /// The classes of session and track, the one that the ticket names, and the listener's streams.
 pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), Refusal> {
+    allowance::meet_all(shared, exchange)?;
     let limiter = &shared.limiter;
     if limiter.is_idle() {
         return Ok(());
@@ -121,19 +123,23 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
         meet(limiter.take(class, key, now), &mut exchange.pending)?;
     }
     if kind == ObjectKind::Segment
+        && exchange.playing.is_none()
         && let Some(grant) = &exchange.grant
         && let Some(sub) = &grant.claims.sub
         && let Some(streams) = classes.streams(lim)
     {
-        let age = grant.claims.iat.map(|iat| u64::try_from(exchange.started_s().saturating_sub(iat)).unwrap_or(0));
-        // In whole seconds it may be one more; a ticket of doubtful age is an old one.
-        let ticket_age = age.map(|seconds| seconds.saturating_add(1).saturating_mul(1_000_000_000));
+        let ticket_age = grant.claims.iat.map(|iat| ticket_age(exchange.started_s(), iat));
         let sid = limiter.hash(grant.sid.as_bytes());
         meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }), &mut exchange.pending)?;
         let listener = limiter.hash(sub.as_bytes());
         exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
     }
     Ok(())
+}
+
+/// How long ago a ticket was issued, in nanoseconds. In whole seconds it may be one more; a ticket of doubtful age is an old one.
+fn ticket_age(now: i64, iat: i64) -> u64 {
+    u64::try_from(now.saturating_sub(iat)).unwrap_or(0).saturating_add(1).saturating_mul(1_000_000_000)
 }
 
 /// The session of this request was given media.

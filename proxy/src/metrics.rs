@@ -114,7 +114,7 @@ pub(crate) struct Readings {
 }
 
 /// One metric and its samples: labels, and value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Family {
     name: &'static str,
     kind: &'static str,
@@ -291,7 +291,7 @@ impl Metrics {
 }
 
 /// A label value that an operator chose (Prometheus text format: backslash, quote and line end are escaped).
-fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

@@ -1,9 +1,10 @@
 //! Every reason for which an edge does not answer with the object, and the one place where reasons become statuses.
 //!
-//! Invariants: the reason word is a metric label and the client's `error`; the message is safe to show (no key, no
+//! Invariants: the reason word is the client's `error`, and a metric's label where it is one of ours; the message is safe to show (no key, no
 //! ticket, no address of ours); what an operator must know goes to the log where the failure is handled.
 
 use http::StatusCode;
+use segue_policy_host::Denial;
 use segue_signing::PathError;
 
 use crate::limit::{Denied, Word};
@@ -17,6 +18,9 @@ pub(crate) enum Refusal {
     /// The path is not canonical (dot segments, empty segments, encoded slashes, …).
     #[error("{}", .0.message())]
     Path(PathError),
+    /// A policy says no, or could not be asked and lets nobody in then.
+    #[error("{}", policy_message(.0))]
+    Policy(Box<Denial>),
     /// A limit is reached.
     #[error("{0}")]
     Limited(Box<Denied>),
@@ -112,10 +116,37 @@ impl OriginFailure {
     }
 }
 
+/// The word for a policy that gave no verdict, or is not there yet.
+pub(crate) const POLICY_FAILED: &str = "policy-failed";
+
+fn policy_message(denial: &Denial) -> &'static str {
+    if denial.reason == POLICY_FAILED {
+        "a rule of this service cannot be asked just now; try again shortly"
+    } else {
+        "a rule of this service refuses the request"
+    }
+}
+
 impl Refusal {
-    /// The reason word: the client's `error`, the metric's label.
-    pub(crate) fn reason(&self) -> &'static str {
+    /// Nobody is let in, since a policy that fails closed cannot be asked.
+    pub(crate) fn policy_failed() -> Self {
+        let reason = POLICY_FAILED.to_owned();
+        Self::Policy(Box::new(Denial { status: 503, reason, redirect: None, headers: Vec::new() }))
+    }
+
+    /// The reason word: the client's `error`. A policy chooses its own.
+    pub(crate) fn reason(&self) -> &str {
         match self {
+            Self::Policy(denial) => &denial.reason,
+            other => other.label(),
+        }
+    }
+
+    /// The metric's label: the reason word, but for those that policies choose, which policies' own metrics show.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Policy(denial) if denial.reason == POLICY_FAILED => POLICY_FAILED,
+            Self::Policy(_) => "policy-denied",
             Self::Ticket(refusal) => refusal.reason(),
             Self::Path(error) => error.kind(),
             Self::Limited(denied) => denied.word.as_str(),
@@ -140,6 +171,7 @@ impl Refusal {
         match self {
             Self::Ticket(refusal) => StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN),
             Self::Path(error) => StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Policy(denial) => StatusCode::from_u16(denial.status).unwrap_or(StatusCode::FORBIDDEN),
             Self::Limited(denied) if denied.word == Word::LimitUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute | Self::NotFound => StatusCode::NOT_FOUND,
@@ -158,7 +190,7 @@ impl Refusal {
 
     /// Whether this is a decision about the listener, which the denials log records, rather than a failure.
     pub(crate) fn is_denial(&self) -> bool {
-        matches!(self, Self::Ticket(_) | Self::Path(_) | Self::Limited(_))
+        matches!(self, Self::Ticket(_) | Self::Path(_) | Self::Limited(_) | Self::Policy(_))
     }
 }
 

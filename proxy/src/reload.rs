@@ -24,7 +24,7 @@ use crate::edge::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Where hot keys stand in the file; `limits` and its like join here.
-const HOT: [&str; 3] = ["keys", "revocations", "tickets.leeway"];
+const HOT: [&str; 5] = ["keys", "revocations", "tickets.leeway", "policies.keys", "policies.tables"];
 
 /// Reads a whole document as whoever started the edge does: it may hold more than the edge's own part.
 pub type ReadConfig = fn(&Document<'_>) -> EdgeConfig;
@@ -106,7 +106,9 @@ impl Watched {
         let hot = parse(&text, &self.path, &variable, self.read)?;
         let cold = self.cold(&text, &variable)?;
         let files = hot.files.clone();
+        let services = hot.services.clone();
         shared.snapshots.reload(hot)?;
+        shared.desk.lend(services);
         self.text = text;
         let known = |path: &PathBuf| self.files.iter().any(|(file, _)| file == path);
         if files.len() + 1 != self.files.len() || !files.iter().all(known) {

@@ -34,7 +34,7 @@ pub(crate) enum ObjectKind {
 }
 
 impl ObjectKind {
-    fn of(file: &str) -> Self {
+    pub(crate) fn of(file: &str) -> Self {
         let name = file.rsplit('/').next().unwrap_or(file);
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension {
@@ -226,7 +226,8 @@ pub(crate) struct Line<'h> {
     pub(crate) path_ticket: Option<&'h str>,
     /// The query, as it stands.
     pub(crate) query: Option<&'h str>,
-    host: &'h str,
+    /// Without the port, as it was written.
+    pub(crate) host: &'h str,
 }
 
 /// Takes the request line apart.

@@ -4,7 +4,8 @@
 //! |---------|--------------|-----------------|
 //! | route   | `route.rs`   | 400, 404, 414   |
 //! | limit   | `limit.rs`   | 429, 503; the address here, session and track after the ticket |
-//! | ticket  | `ticket.rs`  | 400, 401, 403   |
+//! | ticket  | `ticket.rs`  | 400, 401, 403; somebody else's in `policy/foreign.rs` |
+//! | policy  | `policy.rs`  | what the policy says |
 //! | cache   | `cache.rs`   | 404, 502, 503, 504; a miss goes on in `fill.rs` and `origin.rs` |
 //! | respond | `respond.rs` | 304, 412, 416   |
 //! | fact    | `fact.rs`    | never           |
@@ -30,10 +31,11 @@ use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
 use crate::limit;
 use crate::playlist;
+use crate::policy;
 use crate::prefetch;
 use crate::refusal::Refusal;
 use crate::respond;
-use crate::route;
+use crate::route::{self, Line};
 use crate::ticket;
 use crate::timeline::{FILL_PATIENCE, HIT_PATIENCE, Media, Timeline};
 use crate::upstream;
@@ -51,6 +53,8 @@ pub(crate) enum Course {
     Here,
     /// Let through to the origin.
     Upstream,
+    /// Not decided yet: the policies judge by where the object plays, and its playlist has to be asked first.
+    Unplaced,
 }
 
 /// What the memory knows of an object, before anything is waited for.
@@ -77,29 +81,61 @@ impl Service {
         exchange.client = exchange.client.map(|peer| client::address(&shared.config.client, peer, asked.headers));
         shared.standing.check()?;
         let line = route::line(asked);
+        self.identify(asked, &line, exchange)?;
+        exchange.presentation = exchange
+            .target
+            .as_ref()
+            .and_then(|target| playlist::presentation(playlist::mode(shared, target), target, &line, asked));
+        let origin = upstream::origin(shared, exchange)?;
+        exchange.query = upstream::query(origin, line.query, exchange.foreign.as_deref().unwrap_or_default());
+        if !policy::is_placed(shared, exchange) {
+            return Ok(Course::Unplaced);
+        }
+        self.permit(asked, &line, exchange)
+    }
+
+    /// What is asked for, and by whom.
+    fn identify(&self, asked: Asked<'_>, line: &Line<'_>, exchange: &mut Exchange) -> Result<(), Refusal> {
+        let shared = &*self.shared;
         let now = exchange.started_s();
-        exchange.target = Some(route::resolve(&shared.routes, &line)?);
-        limit::address(shared, exchange)?;
+        let resolved = route::resolve(&shared.routes, line);
+        if exchange.snapshot.policies.knows_foreign_tickets() && !ticket::is_shown(line, asked.headers) {
+            return policy::foreign::admit(shared, exchange, asked, line, resolved);
+        }
+        let target = exchange.target.insert(resolved?);
+        let kind = target.kind;
+        limit::address(shared, exchange, kind)?;
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         exchange.grant = ticket::admit(
             &shared.config.tickets,
             &shared.tickets,
             &exchange.snapshot,
-            &line,
+            line,
             asked.headers,
             target,
             exchange.client,
             now,
         )?;
-        exchange.presentation = playlist::presentation(playlist::mode(shared, target), target, &line, asked);
+        Ok(())
+    }
+
+    /// Whether they may have it.
+    fn permit(&self, asked: Asked<'_>, line: &Line<'_>, exchange: &mut Exchange) -> Result<Course, Refusal> {
+        let shared = &*self.shared;
+        policy::judge(shared, exchange, asked, line)?;
         limit::listener(shared, exchange)?;
         let origin = upstream::origin(shared, exchange)?;
-        exchange.query = upstream::query(origin, line.query);
         match *asked.method {
             Method::GET | Method::HEAD => Ok(Course::Here),
             ref method if origin.allows(method) => Ok(Course::Upstream),
             _ => Err(Refusal::MethodNotAllowed),
         }
+    }
+
+    /// The steps from the policy on, once the object's place in its track is known, or known to be nowhere.
+    async fn permit_placed(&self, header: &RequestHeader, exchange: &mut Exchange) -> Result<Course, Refusal> {
+        policy::place(&self.shared, exchange).await;
+        self.permit(header.into(), &route::line(header), exchange)
     }
 
     /// What the memory holds. Waits for nothing.
@@ -111,7 +147,7 @@ impl Service {
         let fresh = cache::look(shared, key, Some(asked.headers), exchange.started);
         let place = match &fresh {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
-            _ => Timeline::known(shared, asked.method, key, target),
+            _ => exchange.placed.or_else(|| Timeline::known(shared, asked.method, key, target)),
         };
         if let Some(Ok(found)) = &fresh {
             prefetch::behind(shared, asked.method, key, target, exchange.query.as_deref(), found);
@@ -208,12 +244,16 @@ impl ProxyHttp for Service {
         }
         let admitted = exchange.admitted.take();
         let mut admitted = admitted.unwrap_or_else(|| self.admit(session.req_header(), exchange));
+        if admitted == Ok(Course::Unplaced) {
+            admitted = self.permit_placed(session.req_header(), exchange).await;
+        }
         if let Err(refusal) = limit::settle(&self.shared, exchange).await {
             admitted = admitted.and(Err(refusal));
         }
         match admitted {
             Ok(Course::Here) => self.answer(session, exchange).await?,
             Ok(Course::Upstream) => return Ok(false),
+            Ok(Course::Unplaced) => respond::refuse(&self.shared, session, exchange, &Refusal::Internal).await?,
             Err(refusal) => respond::refuse(&self.shared, session, exchange, &refusal).await?,
         }
         Ok(true)

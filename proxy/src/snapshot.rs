@@ -1,4 +1,4 @@
-//! What a request decides by: keyring, revocations, purge generations; one immutable value.
+//! What a request decides by: keyring, revocations, purge generations, policies; one immutable value.
 //!
 //! Invariants: a request takes one `Arc<Snapshot>` at its start and uses it to its end, so that every hot change is
 //! a swap and a request in flight ends on what it began with. Purge generations only rise.
@@ -15,28 +15,29 @@ use arc_swap::ArcSwap;
 use segue_signing::{Key, KeyDoc, Keyring, Revocations, SnapshotDoc, SnapshotError};
 
 use crate::config::Reloadable;
+use crate::policy::Policies;
 
 /// Tracks that may be purged here beside those that the control plane purges. An entry takes some 100 bytes; the
 /// generation of a track must be kept for as long as older bytes of it may lie in the cache.
 const LOCAL_PURGES_MAX: usize = 100_000;
 
-/// One immutable state of the world.
-#[derive(Debug)]
+/// One immutable state of the world. Its parts are shared, so that a change of one does not copy the others.
+#[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// The document's revision; 0 before the first.
     pub(crate) revision: u64,
-    pub(crate) keyring: Keyring,
-    pub(crate) revocations: Revocations,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) revocations: Arc<Revocations>,
     /// Clock difference that is forgiven, in seconds.
     pub(crate) leeway: i64,
-    purges: HashMap<String, u64>,
+    pub(crate) policies: Arc<Policies>,
+    purges: Arc<HashMap<String, u64>>,
 }
 
 impl Snapshot {
     /// The same with another keyring, for who must not count.
     pub(crate) fn with_keyring(&self, keyring: Keyring) -> Self {
-        let Self { revision, revocations, leeway, purges, .. } = self;
-        Self { revision: *revision, keyring, revocations: revocations.clone(), leeway: *leeway, purges: purges.clone() }
+        Self { keyring: Arc::new(keyring), ..self.clone() }
     }
 
     /// The purge generation of a track: milliseconds since the epoch, 0 where it was never purged.
@@ -72,7 +73,7 @@ impl Snapshots {
     pub(crate) fn new(file: Reloadable, document: Arc<SnapshotDoc>) -> Result<Self, SnapshotError> {
         let source = Source { file, document, local_purges: BTreeMap::new() };
         let first = Keyring::new(source.keys()?)?;
-        let current = ArcSwap::from_pointee(source.build(first, HashMap::new())?);
+        let current = ArcSwap::from_pointee(source.build(first, HashMap::new(), Arc::default())?);
         Ok(Self { current, source: Mutex::new(source) })
     }
 
@@ -95,6 +96,14 @@ impl Snapshots {
                 Err(error)
             }
         }
+    }
+
+    /// Replaces the policies: whoever gets them ready does so apart from everything else that a snapshot holds. Costs a few counters.
+    pub(crate) fn arrange(&self, policies: Arc<Policies>) {
+        // Writers take turns, so that this one does not undo another.
+        let _turn = self.source.lock();
+        let current = self.current.load_full();
+        self.current.store(Arc::new(Snapshot { policies, ..(*current).clone() }));
     }
 
     /// Replaces what the edge's own file says.
@@ -145,7 +154,8 @@ impl Snapshots {
     fn rebuild(&self, source: &Source) -> Result<(), SnapshotError> {
         let current = self.current.load();
         let keyring = current.keyring.successor(source.keys()?)?;
-        self.current.store(Arc::new(source.build(keyring, current.purges.clone())?));
+        let policies = Arc::clone(&current.policies);
+        self.current.store(Arc::new(source.build(keyring, (*current.purges).clone(), policies)?));
         Ok(())
     }
 }
@@ -164,7 +174,12 @@ impl Source {
 
     /// `purges` are those of the current snapshot: a document that names an older generation of a track, or none, must
     /// not make the bytes reachable again that were purged since.
-    fn build(&self, keyring: Keyring, mut purges: HashMap<String, u64>) -> Result<Snapshot, SnapshotError> {
+    fn build(
+        &self,
+        keyring: Keyring,
+        mut purges: HashMap<String, u64>,
+        policies: Arc<Policies>,
+    ) -> Result<Snapshot, SnapshotError> {
         for (track, generation) in self.document.purges.iter().chain(&self.local_purges) {
             let known = purges.entry(track.clone()).or_default();
             *known = (*known).max(*generation);
@@ -172,7 +187,8 @@ impl Source {
         let listed = self.document.revocations.iter().chain(&self.file.revocations);
         let revocations = Revocations::new(listed.cloned())?;
         let leeway = i64::try_from(self.file.leeway.as_secs()).unwrap_or(i64::MAX);
-        Ok(Snapshot { revision: self.document.revision, keyring, revocations, leeway, purges })
+        let (keyring, revocations, purges) = (Arc::new(keyring), Arc::new(revocations), Arc::new(purges));
+        Ok(Snapshot { revision: self.document.revision, keyring, revocations, leeway, policies, purges })
     }
 }
 

@@ -81,6 +81,11 @@ pub(crate) fn carried<'h>(line: &Line<'h>, headers: &'h HeaderMap) -> Option<(Ca
     }
 }
 
+/// Whether the request shows a ticket of ours, or what would be one.
+pub(crate) fn is_shown(line: &Line<'_>, headers: &HeaderMap) -> bool {
+    !matches!(proof(line, headers), Ok(Proof::Nothing))
+}
+
 /// Decides whether this client may have this object at `now` (seconds since the epoch). `None` where tickets are not
 /// required and none was shown.
 ///

@@ -111,6 +111,15 @@ impl Timelines {
         }
     }
 
+    /// The place of the segment at `path`, as far as it is known here. `Some(None)`: it has none, or asking would not help.
+    pub(crate) fn place(&self, key: KeyRef<'_>, path: &str) -> Option<Option<Media>> {
+        match self.find(key, path) {
+            Place::Known(media) => Some(Some(media)),
+            Place::Absent => Some(None),
+            Place::Unknown => None,
+        }
+    }
+
     /// The `count` segments that play next after the one at `path`, in order; `None` where its place is not known. A
     /// look through all segments of the folder: asked once for an object, so that no order is kept beside the names.
     pub(crate) fn successors(&self, key: KeyRef<'_>, path: &str, count: usize) -> Option<Vec<CanonicalPath>> {
@@ -173,11 +182,14 @@ impl Timeline {
         if target.kind != ObjectKind::Segment || shared.events.is_none() || *method != Method::GET {
             return Some(None);
         }
-        match shared.timelines.find(key, target.path.as_str()) {
-            Place::Known(media) => Some(Some(media)),
-            Place::Absent => Some(None),
-            Place::Unknown => None,
-        }
+        shared.timelines.place(key, target.path.as_str())
+    }
+
+    /// Waits for the place of `target` alone, for no longer than `patience`.
+    pub(crate) async fn place(shared: &Arc<Shared>, key: &Key, target: &Target, patience: Duration) -> Option<Media> {
+        let search = search(shared, key, target).instrument(tracing::trace_span!("timeline"));
+        let place = tokio::time::timeout(patience, search).await.ok();
+        found(shared, key, target, place)
     }
 
     /// Waits for `found`, beside it for the place of `target`, and for that no longer than `patience` beyond it. It
@@ -198,16 +210,22 @@ impl Timeline {
             Either::Left((found, search)) => (found?, tokio::time::timeout(patience, search).await.ok()),
             Either::Right((place, found)) => (found.await?, Some(place)),
         };
-        let absent_for = match place {
-            Some(Ok(Some(media))) => return Ok((found, Some(media))),
-            Some(Ok(None)) => ABSENT_FOR,
-            Some(Err(_)) => FAILED_FOR,
-            None => LATE_FOR,
-        };
-        shared.metrics.timelines_missing.add(1);
-        shared.timelines.absent(key, target.path.as_str(), absent_for);
-        Ok((found, None))
+        let media = self::found(shared, key, target, place);
+        Ok((found, media))
     }
+}
+
+/// What a search came to; where it found nothing, that is remembered. `None`: it was not over in time.
+fn found(shared: &Shared, key: &Key, target: &Target, place: Option<Result<Option<Media>, Refusal>>) -> Option<Media> {
+    let absent_for = match place {
+        Some(Ok(Some(media))) => return Some(media),
+        Some(Ok(None)) => ABSENT_FOR,
+        Some(Err(_)) => FAILED_FOR,
+        None => LATE_FOR,
+    };
+    shared.metrics.timelines_missing.add(1);
+    shared.timelines.absent(key, target.path.as_str(), absent_for);
+    None
 }
 
 /// `None`: no playlist names the segment.

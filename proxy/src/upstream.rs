@@ -36,14 +36,16 @@ const NOBODY: &str = "origin.invalid";
 /// What a player tells of itself in the query (CTA-5004); it differs with every request and says nothing of the object.
 const CMCD: &str = "CMCD";
 
-/// The query without what carries a ticket, and without [`CMCD`]; `None` for S3, whose keys have none.
-pub(crate) fn query(origin: &Origin, query: Option<&str>) -> Option<String> {
+/// The query without what carries a ticket, and without [`CMCD`]; `None` for S3, whose keys have none. `foreign` names the parameters of
+/// somebody else's ticket.
+pub(crate) fn query(origin: &Origin, query: Option<&str>, foreign: &[String]) -> Option<String> {
     let query = query.filter(|_| !origin.is_s3())?;
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| {
             let (name, _) = form_urlencoded::parse(pair.as_bytes()).next().unwrap_or_default();
-            !pair.is_empty() && !ticket::is_carrier(&name) && name != CMCD
+            let is_foreign = foreign.iter().any(|parameter| *parameter == name);
+            !pair.is_empty() && !ticket::is_carrier(&name) && name != CMCD && !is_foreign
         })
         .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
@@ -122,7 +124,7 @@ fn named(shared: &Shared, exchange: &Exchange, target: &Target, reference: &str)
     let named = base.join(reference).ok()?;
     let authority = Some(named.authority()).filter(|authority| *authority != NOBODY);
     let key = origin.key_of(authority, named.path())?;
-    Some((route.target_of(target.route, key)?, query(origin, named.query())))
+    Some((route.target_of(target.route, key)?, query(origin, named.query(), &[])))
 }
 
 /// Pingora's failure on the upstream path as one of ours.
@@ -138,7 +140,7 @@ pub(crate) fn failure(error: &Error) -> Refusal {
 
 /// One of ours as Pingora's, so that [`failure`] finds it again.
 pub(crate) fn error(refusal: &Refusal) -> Box<Error> {
-    Error::new_up(match refusal.reason() {
+    Error::new_up(match refusal.label() {
         "internal" => ErrorType::InternalError,
         reason => ErrorType::Custom(reason),
     })

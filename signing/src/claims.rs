@@ -167,6 +167,17 @@ impl Verified {
         }
     }
 
+    /// Takes what somebody else's ticket says, after whoever knows its scheme found that its signature holds. `kid` names the scheme, `sid` is
+    /// the session where the claims know none.
+    ///
+    /// # Errors
+    /// [`ClaimsError`] where a claim cannot be read.
+    pub fn from_foreign(claims: Claims, kid: String, sid: String) -> Result<Self, ClaimsError> {
+        let (scope, address) = claims.read()?;
+        let sid = claims.sid.clone().unwrap_or(sid);
+        Ok(Self { claims, kid, scope, sid, address })
+    }
+
     /// Whether it opens `path` for this client. `None` is a client whose address is not known: it fails
     /// every ticket that is bound to one.
     ///

@@ -37,6 +37,8 @@ pub enum Refusal {
     OutOfScope,
     /// The client's address is not the one in `ip`, or is not known.
     AddressMismatch,
+    /// The ticket is for clients in other countries; tickets of ours know none, those of other schemes may.
+    CountryMismatch,
     /// Revoked by session, listener, track or time of issue.
     Revoked,
     /// `renew_until` is past, or the ticket has none.
@@ -45,7 +47,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal there is, so that metrics can be set up before the first one happens.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TicketMissing,
         Self::TicketAmbiguous,
         Self::TicketMalformed,
@@ -61,6 +63,7 @@ impl Refusal {
         Self::NotYetValid,
         Self::OutOfScope,
         Self::AddressMismatch,
+        Self::CountryMismatch,
         Self::Revoked,
         Self::NotRenewable,
     ];
@@ -84,6 +87,7 @@ impl Refusal {
             Self::NotYetValid => "not-yet-valid",
             Self::OutOfScope => "out-of-scope",
             Self::AddressMismatch => "address-mismatch",
+            Self::CountryMismatch => "country-mismatch",
             Self::Revoked => "revoked",
             Self::NotRenewable => "not-renewable",
         }
@@ -101,7 +105,9 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::TicketAmbiguous => 400,
-            Self::OutOfScope | Self::AddressMismatch | Self::Revoked | Self::NotRenewable => 403,
+            Self::OutOfScope | Self::AddressMismatch | Self::CountryMismatch | Self::Revoked | Self::NotRenewable => {
+                403
+            }
             _ => 401,
         }
     }
@@ -125,6 +131,7 @@ impl Refusal {
             Self::NotYetValid => "The ticket is not valid yet.",
             Self::OutOfScope => "The ticket is for another path.",
             Self::AddressMismatch => "The ticket is for another client address.",
+            Self::CountryMismatch => "The ticket is for another country.",
             Self::Revoked => "The ticket has been revoked.",
             Self::NotRenewable => "The ticket can not be renewed any more.",
         }

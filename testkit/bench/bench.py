@@ -6,6 +6,7 @@
   disk   hits of 32 KB and 200 KB from Segue's disk tier, its memory being too small for them
   fill   1,000 clients on one cold 200 KB segment behind a slow origin: GETs at the origin, first bytes
   idle   memory that each server holds for a connection that was served once and stays
+  facts  what a fact costs, and hits with the sink of the facts away beside hits without one
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
@@ -34,6 +35,7 @@ sys.dont_write_bytecode = True
 
 import load
 import report
+from facts import Facts
 from fill import Fill
 from idle import Idle
 from measure import Hits
@@ -41,7 +43,7 @@ from processes import Cores, Failure, raise_file_limit, say
 from servers import Certificate, Segue
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ("plain", "tls", "disk", "fill", "idle")
+PARTS = ("plain", "tls", "disk", "fill", "idle", "facts")
 #: Sizes of which hits from disk are measured: smaller ones are in memory in life.
 DISK_SIZES = ("32 KB", "200 KB")
 NEEDS = ("wrk", "nginx", "openssl", "taskset")
@@ -75,6 +77,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=parts, metavar="PARTS", help=f"measure these parts alone, by commas: {', '.join(PARTS)}")
     parser.add_argument("--json", type=pathlib.Path, metavar="OUT", default=ROOT / "target/bench/performance.json",
                         help="where the raw numbers go (default: target/bench/performance.json)")
+    parser.add_argument("--cost", type=pathlib.Path, default=ROOT / "target/release/examples/cost", metavar="FILE",
+                        help="the example of segue-events that measures a fact (default: target/release/examples/cost)")
     parser.add_argument("--docs", type=pathlib.Path, metavar="DIR",
                         help="write performance.md and performance.svg there (a full form of all parts: docs/)")
     given = parser.parse_args()
@@ -114,6 +118,8 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
         result["fill"] = Fill(segue, cores, folder).measure(form.fills)
     if "idle" in wanted:
         result["idle"] = Idle(segue, cores, folder, certificate).measure()
+    if "facts" in wanted:
+        result["facts"] = Facts(segue, hits, cores, folder, given.cost).measure(form.rounds)
     result["machine"]["load_average_after"] = os.getloadavg()
     return result
 

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import subprocess
 
+import facts
 import fill
 import idle
 import load
@@ -193,6 +194,8 @@ def page(result: dict) -> str:
                   f"Memory for a connection that was served once and stays open: the slope between {idle.FEW:,} and {idle.MANY:,} connections, "
                   "anonymous memory of all the server's processes, without the kernel's socket buffers. "
                   "nginx's table of connections is there from its start and so not in the slope.", "", idle_table(held), ""]
+    if result.get("facts"):
+        parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
               f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, Linux {facts['kernel']}; taken {facts['taken']}, load average "

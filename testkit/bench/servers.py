@@ -185,6 +185,8 @@ class Segue:
     #: Parts of the configuration that a build may or may not know, each with a value that turns it on.
     PARTS = {
         "events": '[events]\nkind = "embedded"\ndir = "{dir}/events"\n',
+        # The sink is away: nobody listens on that port.
+        "away": '[events]\nkind = "fluvio"\nendpoint = "127.0.0.1:9"\ndir = "{dir}/events"\n',
         "tls": '[tls]\ncert = "{certificate}"\nkey = "{key}"\n',
         "limits": f"[limits.{LIMIT_CLASS}]\nrate = 1000000\nburst = 1000000\nper = \"session\"\n",
         # Of the memory tier so little is left that an object is out of it again before it is asked for anew.

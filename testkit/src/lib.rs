@@ -13,6 +13,7 @@
 //! again on what it left. Every wait has a bound; on a failure the process's log is in [`Segue::log`].
 
 pub mod edge;
+pub mod facts;
 pub mod player;
 pub mod python;
 pub mod segue;

@@ -15,10 +15,10 @@ mod client;
 mod edge;
 mod judge;
 mod origin;
-mod random;
+pub(crate) mod random;
 mod report;
 mod truth;
-mod wire;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -48,3 +48,11 @@ async fn players_that_are_not_ours_play_the_stream_from_another_origin() -> anyh
     let song = song.to_str().context("path")?;
     node("players.test.mjs", &[("SEGUE_PAGE", &segue.ready().page), ("SEGUE_MEDIA", song)]).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_players_say_of_themselves_is_read_as_their_library_decodes_it() -> anyhow::Result<()> {
+    let segue = crate::start().await?;
+    let song = songs::tone(20.0, "cmcd.flac")?;
+    let song = song.to_str().context("path")?;
+    node("cmcd.test.mjs", &[("SEGUE_PAGE", &segue.ready().page), ("SEGUE_MEDIA", song)]).await
+}

@@ -18,21 +18,21 @@ use tokio::process::{Child, Command};
 use url::Url;
 
 const WITHIN: Duration = Duration::from_secs(120);
-const ADMIN: &str = "admin-token-of-the-tests";
-const WORKER: &str = "worker-token-of-the-tests";
+pub(crate) const ADMIN: &str = "admin-token-of-the-tests";
+pub(crate) const WORKER: &str = "worker-token-of-the-tests";
 const EDGE: &str = "edge-token-of-the-tests";
 
 /// A role's process; killed when it is dropped.
-struct Role {
+pub(crate) struct Role {
     config: PathBuf,
     role: &'static str,
-    log: PathBuf,
+    pub(crate) log: PathBuf,
     child: Child,
     addr: Option<SocketAddr>,
 }
 
 impl Role {
-    async fn start(dir: &Path, role: &'static str, name: &str, config: &Value) -> anyhow::Result<Self> {
+    pub(crate) async fn start(dir: &Path, role: &'static str, name: &str, config: &Value) -> anyhow::Result<Self> {
         let path = dir.join(format!("{name}.toml"));
         std::fs::write(&path, toml::to_string(config)?)?;
         let log = dir.join(format!("{name}.log"));
@@ -58,12 +58,12 @@ impl Role {
         }
     }
 
-    async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
 
     /// Starts again on what it left, at the address that it had.
-    async fn restart(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         if let Some(addr) = self.addr {
             let mut config: toml::Table = std::fs::read_to_string(&self.config)?.parse()?;
             config.insert("listen".to_owned(), toml::Value::String(addr.to_string()));
@@ -72,6 +72,10 @@ impl Role {
         let from = std::fs::read_to_string(&self.log)?.len();
         self.child = spawn(self.role, &self.config, &self.log)?;
         self.ready(from).await
+    }
+
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
+        self.addr
     }
 
     fn url(&self) -> anyhow::Result<String> {
@@ -92,7 +96,7 @@ fn spawn(role: &str, config: &Path, log: &Path) -> anyhow::Result<Child> {
 }
 
 /// An S3 server over a folder, for as long as the test runs.
-async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
     std::fs::create_dir_all(root.join("media"))?;
     let files = s3s_fs::FileSystem::new(root).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let mut builder = S3ServiceBuilder::new(files);

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::Shared;
 use crate::store::edges::{self, LogName};
-use crate::store::{StoreError, keys};
+use crate::store::{Write, keys, transaction};
 use crate::tally::{self, Received};
 
 /// Longest wait for a change, in milliseconds.
@@ -100,9 +100,13 @@ pub(crate) async fn report(
         return Err(ApiError::invalid("more keys or counters than an edge has"));
     }
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let last = edges::report(&mut tx, &report.edge).await?;
-    if last.is_none() && edges::count(&mut tx).await? >= EDGES_MAX {
+    transaction!(parts.store, |tx| keep(tx, &report, now).await)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn keep(tx: &mut Write, report: &EdgeReport, now: i64) -> Result<(), ApiError> {
+    let last = edges::report(tx, &report.edge).await?;
+    if last.is_none() && edges::count(tx).await? >= EDGES_MAX {
         return Err(ApiError::Busy {
             word: "edges-too-many",
             message: format!("{EDGES_MAX} edges have reported within the last hour; give edges names that stay"),
@@ -117,12 +121,10 @@ pub(crate) async fn report(
         let accepted = since(key.accepted, counted.map(|known| known.accepted));
         let out_of_time = since(key.out_of_time, counted.map(|known| known.out_of_time));
         if accepted > 0 || out_of_time > 0 {
-            keys::add_uses(&mut tx, &key.kid, accepted, out_of_time, now).await?;
+            keys::add_uses(tx, &key.kid, accepted, out_of_time, now).await?;
         }
     }
-    edges::put_report(&mut tx, &report, now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(edges::put_report(tx, report, now).await?)
 }
 
 /// An edge as the API shows it.

@@ -94,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::bus::Bus;
+    use crate::hints::Hints;
 
     /// The first `count` items as they go over the wire.
     async fn wire(
@@ -110,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_follower_is_told_how_much_it_missed_and_goes_on_with_the_oldest_kept() {
-        let bus = Bus::new();
+        let bus = Bus::new(Hints::default());
         let slow = stream(bus.subscribe(), vec![Topic::Facts], ());
         for n in 0..10_000 {
             bus.tell_json(Topic::Facts, n.to_string());
@@ -123,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn topics_that_were_not_asked_for_do_not_come() {
-        let bus = Bus::new();
+        let bus = Bus::new(Hints::default());
         let jobs = stream(bus.subscribe(), vec![Topic::Jobs], ());
         bus.tell_json(Topic::Facts, "1");
         bus.tell_json(Topic::Jobs, "2");

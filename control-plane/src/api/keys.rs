@@ -10,7 +10,7 @@ use super::request::{Asked, Body};
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::keys::{self, KeyRow, KeyUses};
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, transaction};
 use crate::{clock, ids};
 
 /// A new key signs no earlier than this many seconds from now: edges hear of it first. One that cannot be reached in
@@ -82,9 +82,11 @@ pub(crate) async fn add(
     State(parts): State<Shared>,
     Body(wish): Body<NewKey>,
 ) -> Result<(StatusCode, Json<KeyView>), ApiError> {
-    let mut tx = parts.store.begin().await?;
-    let kid = new_key(&parts, &mut tx, wish).await?;
-    told(&parts, tx).await?;
+    let kid = transaction!(parts.store, |tx| {
+        begin(tx).await?;
+        new_key(&parts, tx, &wish).await
+    })?;
+    parts.keys.publish(&parts.store).await?;
     Ok((StatusCode::CREATED, Json(view(&parts, &kid).await?)))
 }
 
@@ -99,15 +101,18 @@ pub(crate) async fn rotate(
     }
     let begins = clock::now_s() + LEAD_S;
     let before = parts.keys.ring();
-    let mut tx = parts.store.begin().await?;
     let wish = NewKey { kid: None, not_before: Some(begins), retire_at: None };
-    let kid = new_key(&parts, &mut tx, wish).await?;
-    let mut retiring = Vec::new();
-    for key in before.iter().filter(|key| key.retire_at.is_none_or(|at| at > begins + overlap)) {
-        retire_key(&mut tx, key, begins + overlap).await?;
-        retiring.push(key.kid.clone());
-    }
-    told(&parts, tx).await?;
+    let (kid, retiring) = transaction!(parts.store, |tx| {
+        begin(tx).await?;
+        let kid = new_key(&parts, tx, &wish).await?;
+        let mut retiring = Vec::new();
+        for key in before.iter().filter(|key| key.retire_at.is_none_or(|at| at > begins + overlap)) {
+            retire_key(tx, key, begins + overlap).await?;
+            retiring.push(key.kid.clone());
+        }
+        Ok::<_, ApiError>((kid, retiring))
+    })?;
+    parts.keys.publish(&parts.store).await?;
     let body = serde_json::json!({ "key": view(&parts, &kid).await?, "retiring": retiring });
     Ok((StatusCode::CREATED, Json(body)))
 }
@@ -128,15 +133,17 @@ pub(crate) async fn retire(
             "no other key would be good then, and no ticket could be signed; add one first, or say force=true",
         ));
     }
-    let mut tx = parts.store.begin().await?;
-    retire_key(&mut tx, key, at).await?;
-    told(&parts, tx).await?;
+    transaction!(parts.store, |tx| {
+        begin(tx).await?;
+        retire_key(tx, key, at).await
+    })?;
+    parts.keys.publish(&parts.store).await?;
     Ok(Json(view(&parts, &kid).await?))
 }
 
-async fn new_key(parts: &Parts, tx: &mut Write, wish: NewKey) -> Result<String, ApiError> {
-    let kid = match wish.kid {
-        Some(kid) => kid,
+async fn new_key(parts: &Parts, tx: &mut Write, wish: &NewKey) -> Result<String, ApiError> {
+    let kid = match &wish.kid {
+        Some(kid) => kid.clone(),
         None => format!("k-{}", ids::other()?),
     };
     if parts.keys.is_own(&kid) || keys::keys(tx).await?.iter().any(|known| known.kid == kid) {
@@ -183,11 +190,9 @@ async fn retire_key(tx: &mut Write, key: &Key, at: i64) -> Result<(), StoreError
     keys::put_key(tx, &KeyRow { not_before, retire_at: Some(at), ..row }).await
 }
 
-/// Commits with a new revision, and tells it.
-async fn told(parts: &Parts, mut tx: Write) -> Result<(), ApiError> {
-    keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
-    parts.keys.publish(&parts.store).await?;
+/// Begins a change of keys: under a new revision, which is the lock on all that edges are told.
+async fn begin(tx: &mut Write) -> Result<(), StoreError> {
+    keys::raise_revision(tx, clock::now_ms()).await?;
     Ok(())
 }
 

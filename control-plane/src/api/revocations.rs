@@ -9,7 +9,7 @@ use super::request::{Asked, Body, Page};
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::revocations::{self, RevocationRow};
-use crate::store::{StoreError, Write, keys};
+use crate::store::{keys, transaction};
 use crate::{clock, ids};
 
 /// In force at once: every edge holds all of them in memory, some 300 bytes each.
@@ -85,36 +85,31 @@ pub(crate) async fn add(
 ) -> Result<(StatusCode, Json<RevocationView>), ApiError> {
     let now = clock::now_s();
     let row = checked(&parts, wish, now)?;
-    let mut tx = parts.store.begin().await?;
-    if revocations::count(&mut tx, now).await? >= IN_FORCE_MAX {
-        return Err(ApiError::conflict(
-            "too-many-revocations",
-            format!(
-                "{IN_FORCE_MAX} are in force; revoke by `sub` or `issued_before` what many of them name one by one"
-            ),
-        ));
-    }
-    let revision = keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    revocations::insert(&mut tx, &row, revision).await?;
-    told(&parts, tx).await?;
+    transaction!(parts.store, |tx| {
+        let revision = keys::raise_revision(tx, clock::now_ms()).await?;
+        if revocations::count(tx, now).await? >= IN_FORCE_MAX {
+            return Err(ApiError::conflict(
+                "too-many-revocations",
+                format!(
+                    "{IN_FORCE_MAX} are in force; revoke by `sub` or `issued_before` what many of them name one by one"
+                ),
+            ));
+        }
+        Ok(revocations::insert(tx, &row, revision).await?)
+    })?;
+    parts.keys.publish(&parts.store).await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 
 /// Takes a revocation back.
 pub(crate) async fn lift(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    let mut tx = parts.store.begin().await?;
-    let revision = keys::raise_revision(&mut tx, clock::now_ms()).await?;
-    if !revocations::lift(&mut tx, &id, clock::now_s(), revision).await? {
-        return Err(ApiError::NotFound("revocation"));
-    }
-    told(&parts, tx).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn told(parts: &Parts, tx: Write) -> Result<(), ApiError> {
-    tx.commit().await.map_err(StoreError::from)?;
+    transaction!(parts.store, |tx| {
+        let revision = keys::raise_revision(tx, clock::now_ms()).await?;
+        let lifted = revocations::lift(tx, &id, clock::now_s(), revision).await?;
+        if lifted { Ok(()) } else { Err(ApiError::NotFound("revocation")) }
+    })?;
     parts.keys.publish(&parts.store).await?;
-    Ok(())
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn checked(parts: &Parts, wish: NewRevocation, now: i64) -> Result<RevocationRow, ApiError> {

@@ -2,22 +2,26 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::request::{Asked, Body, Page, track_id};
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::removals::Removal;
 use crate::store::tracks::NewTrack;
-use crate::store::{StoreError, keys, removals, tracks};
+use crate::store::{StoreError, keys, removals, tracks, transaction};
 use crate::{clock, ids, objects, sweeper, views};
 
 /// Longest file name and title, in bytes: what file systems take.
 const NAME_MAX: usize = 255;
+
+/// Longest name of a publisher, in bytes: a key of the database.
+const PUBLISHER_MAX: usize = 128;
 
 /// How long a deletion waits for the bucket before it leaves the rest to the sweep.
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +37,10 @@ pub(crate) struct Create {
     content_type: Option<String>,
     #[serde(default)]
     title: Option<String>,
+    /// On whose behalf, where one token adds tracks of many: the queue is fair between publishers. The token's own name
+    /// where it is left out.
+    #[serde(default)]
+    publisher: Option<String>,
 }
 
 /// Where and how to send the file.
@@ -64,6 +72,12 @@ impl Create {
         if let Some(title) = &self.title {
             named("title", title)?;
         }
+        if let Some(publisher) = &self.publisher {
+            named("publisher", publisher)?;
+            if publisher.len() > PUBLISHER_MAX {
+                return Err(ApiError::invalid(format!("`publisher` must be at most {PUBLISHER_MAX} bytes")));
+            }
+        }
         let header = |text: &str| text.len() <= NAME_MAX && http::HeaderValue::from_str(text).is_ok();
         if self.content_type.as_deref().is_some_and(|text| !header(text)) {
             return Err(ApiError::invalid("`content_type` is not a header value"));
@@ -91,6 +105,7 @@ impl Create {
 /// A new track, and where its file goes.
 pub(crate) async fn create(
     State(parts): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Body(create): Body<Create>,
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
     create.check(parts.uploads.max_size)?;
@@ -109,10 +124,9 @@ pub(crate) async fn create(
         content_type,
         upload_key: &upload_key,
         bytes: create.size,
+        publisher: create.publisher.as_deref().unwrap_or(&caller.0),
     };
-    let mut tx = parts.store.begin().await?;
-    tracks::insert(&mut tx, &new, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    transaction!(parts.store, |tx| tracks::insert(tx, &new, clock::now_ms()).await)?;
     parts.tell_track(&id).await;
     let track = view(&parts, &id).await?;
     let upload = Upload { method: put.method, url: put.url, headers: put.headers, expires };
@@ -143,10 +157,11 @@ pub(crate) async fn purge(State(parts): State<Shared>, Path(id): Path<String>) -
         return Err(ApiError::NotFound("track"));
     }
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    let generation = keys::raise_generation(&mut tx, &id, now).await?;
-    keys::raise_revision(&mut tx, now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let generation = transaction!(parts.store, |tx| {
+        let generation = keys::raise_generation(tx, &id, now).await?;
+        keys::raise_revision(tx, now).await?;
+        Ok::<u64, StoreError>(generation)
+    })?;
     parts.keys.publish(&parts.store).await?;
     Ok(Json(json!({ "track": id, "generation": generation })))
 }
@@ -160,16 +175,17 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
     let now = clock::now_ms();
     let until_ms = sweeper::last_write(&parts, now);
     let prefixes = [objects::media_prefix(&id), objects::upload_prefix(&id)];
-    let mut tx = parts.store.begin().await?;
-    if !tracks::delete(&mut tx, &id).await? {
-        return Err(ApiError::NotFound("track"));
-    }
-    for prefix in &prefixes {
-        removals::note(&mut tx, prefix, now, until_ms).await?;
-    }
-    keys::raise_generation(&mut tx, &id, now).await?;
-    keys::raise_revision(&mut tx, now).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    transaction!(parts.store, |tx| {
+        if !tracks::delete(tx, &id).await? {
+            return Err(ApiError::NotFound("track"));
+        }
+        for prefix in &prefixes {
+            removals::note(tx, prefix, now, until_ms).await?;
+        }
+        keys::raise_generation(tx, &id, now).await?;
+        keys::raise_revision(tx, now).await?;
+        Ok(())
+    })?;
     parts.keys.publish(&parts.store).await?;
     parts.bus.tell_deleted(&id);
     let removals = async {
@@ -193,7 +209,7 @@ mod tests {
     use super::*;
 
     fn named(filename: &str) -> Create {
-        Create { filename: filename.to_owned(), size: 1, content_type: None, title: None }
+        Create { filename: filename.to_owned(), size: 1, content_type: None, title: None, publisher: None }
     }
 
     #[test]

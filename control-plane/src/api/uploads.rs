@@ -10,7 +10,7 @@ use super::tracks::view;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::tracks::{Status, TrackRow};
-use crate::store::{StoreError, jobs, tracks};
+use crate::store::{StoreError, jobs, tracks, transaction};
 use crate::{clock, ids, views};
 
 /// Holds the object against what was declared and enqueues one job, in the transaction that makes the track `queued`.
@@ -50,11 +50,15 @@ async fn check(parts: &Parts, row: &TrackRow) -> Result<(), ApiError> {
 async fn enqueue(parts: &Parts, track: &str) -> Result<(), ApiError> {
     let job = ids::other()?;
     let now = clock::now_ms();
-    let mut tx = parts.store.begin().await?;
-    // Guarded: of two calls at once, one finds the track queued already and leaves its job alone.
-    if tracks::transition(&mut tx, track, Status::Uploading, Status::Queued, now).await? {
-        jobs::enqueue(&mut tx, &job, track, parts.jobs.max_attempts, now).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+    let max_attempts = parts.jobs.max_attempts;
+    if transaction!(parts.store, |tx| {
+        // Guarded: of two calls at once, one finds the track queued already and leaves its job alone.
+        let first = tracks::transition(tx, track, Status::Uploading, Status::Queued, now).await?;
+        if first {
+            jobs::enqueue(tx, &job, track, max_attempts, now).await?;
+        }
+        Ok::<bool, StoreError>(first)
+    })? {
         parts.wake_workers();
         if let Some(job) = jobs::get(&parts.store, &job).await? {
             parts.tell_job(&job).await;

@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::jobs::{Claimant, Claimed, Ending, State as JobState};
 use crate::store::tracks::Published;
-use crate::store::{StoreError, jobs};
+use crate::store::{StoreError, jobs, transaction};
 use crate::{clock, publication};
 
 /// Longest wait of one claim, in milliseconds: shorter than what balancers allow a silent connection.
@@ -98,17 +98,12 @@ pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>)
 }
 
 async fn take(parts: &Parts, claimant: Claimant<'_>) -> Result<Option<Claimed>, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let claimed = jobs::claim(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
-    tx.commit().await?;
-    Ok(claimed)
+    transaction!(parts.store, |tx| jobs::claim(tx, claimant, parts.patience(), clock::now_ms()).await)
 }
 
 /// Queues again what ran in the process that had the claimant's name before.
 async fn replace(parts: &Shared, claimant: Claimant<'_>) -> Result<(), StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let orphans = jobs::replace(&mut tx, claimant, parts.patience(), clock::now_ms()).await?;
-    tx.commit().await?;
+    let orphans = transaction!(parts.store, |tx| jobs::replace(tx, claimant, parts.patience(), clock::now_ms()).await)?;
     for job in &orphans {
         tracing::warn!(
             job.id,
@@ -162,9 +157,16 @@ pub(crate) async fn progress(
         return Err(ApiError::invalid("`progress` must be a number from 0 to 1"));
     }
     let (share, patience) = (said.progress.clamp(0.0, 1.0), parts.patience());
-    let mut tx = parts.store.begin().await?;
-    let job = jobs::progress(&mut tx, &id, said.fence, &said.stage, share, patience, clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let job = transaction!(parts.store, |tx| jobs::progress(
+        tx,
+        &id,
+        said.fence,
+        &said.stage,
+        share,
+        patience,
+        clock::now_ms()
+    )
+    .await)?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.tell_job(&job).await;
     Ok(Json(json!({ "lease_ms": patience.lease_ms })))
@@ -242,10 +244,9 @@ pub(crate) async fn fail(
     }
     let message = bounded(&said.message, MESSAGE_MAX);
     let ending = Ending::said(&said.reason, message, said.retryable);
-    let mut tx = parts.store.begin().await?;
-    let job =
-        jobs::end(&mut tx, (&id, said.fence), JobState::Running, ending, parts.patience(), clock::now_ms()).await?;
-    tx.commit().await.map_err(StoreError::from)?;
+    let job = transaction!(parts.store, |tx| {
+        jobs::end(tx, (&id, said.fence), JobState::Running, ending, parts.patience(), clock::now_ms()).await
+    })?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.wake_workers();
     parts.tell_job(&job).await;

@@ -1,6 +1,8 @@
 //! Configurations as operators write them, right and wrong.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use super::*;
 
 const WHOLE: &str = r#"
@@ -45,7 +47,7 @@ fn read(text: &str) -> (ControlConfig, Vec<String>) {
 fn a_whole_configuration_is_read() {
     let (config, problems) = read(WHOLE);
     assert_eq!(problems, Vec::<String>::new());
-    assert_eq!(config.database, PathBuf::from("/var/lib/segue/control.db"));
+    assert!(matches!(config.database, DatabaseConfig::Sqlite(path) if path == Path::new("/var/lib/segue/control.db")));
     assert_eq!(config.edge_base_url, "https://edge.example");
     assert_eq!(config.objects.public_endpoint.as_deref(), Some("https://media.example"));
     assert_eq!((config.uploads.max_size, config.uploads.ttl), (100 << 20, Duration::from_secs(3600)));
@@ -88,5 +90,37 @@ fn secrets_are_not_in_debug_output() {
     let text = format!("{config:?}");
     for secret in ["SK\"", "0123456789abcdef-admin", "000102030405"] {
         assert!(!text.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn a_database_is_a_file_or_a_server() {
+    let with = |lines: &str| read(&WHOLE.replace("url = \"sqlite:///var/lib/segue/control.db\"", lines));
+    for file in ["sqlite:x.db", "sqlite://x.db", "x.db"] {
+        let (config, problems) = with(&format!("url = \"{file}\""));
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(matches!(config.database, DatabaseConfig::Sqlite(path) if path == Path::new("x.db")), "{file}");
+    }
+    for lines in [
+        "url = \"mysql://segue@db.example:3307/segue?ssl-mode=REQUIRED\"\npassword = \"a/b\"\nconnections = 4",
+        "url = \"mariadb://segue:a%2Fb@db.example:3307/segue?ssl-mode=REQUIRED\"\nconnections = 4",
+    ] {
+        let (config, problems) = with(lines);
+        assert_eq!(problems, Vec::<String>::new());
+        assert!(!format!("{config:?}").contains("a/b") && !format!("{config:?}").contains("a%2Fb"));
+        let DatabaseConfig::Mysql { url, password, connections } = config.database else { panic!("{lines}") };
+        assert_eq!(url.as_str(), "mysql://segue@db.example:3307/segue?ssl-mode=REQUIRED");
+        assert_eq!((password.unwrap().expose(), connections), ("a/b", 4));
+    }
+    for (lines, problem) in [
+        ("url = \"postgres://db/segue\"", "no database that Segue knows"),
+        ("url = \"mysql://db.example/segue\"", "must be of the form mysql://user@host/database"),
+        ("url = \"mysql://segue@db.example\"", "must be of the form mysql://user@host/database"),
+        ("url = \"mysql://segue:x@db.example/segue\"\npassword = \"y\"", "leave one out"),
+        ("url = \"x.db\"\npassword = \"y\"", "a file has none"),
+        ("url = \"x.db\"\nconnections = 1", "must be between 2 and 512"),
+    ] {
+        let (_, problems) = with(lines);
+        assert!(problems.iter().any(|told| told.contains(problem)), "{lines}: {problems:?}");
     }
 }

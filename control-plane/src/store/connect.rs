@@ -1,63 +1,235 @@
-//! Opening the SQLite file: pragmas, migrations, and errors in words.
+//! Opening the database: connections, migrations, and errors in words.
+//!
+//! Migrations run under a lock, so that of several programs that start at once one does the work and the others wait. A
+//! database that a newer program has migrated is used all the same, unless that program raised the floor above what this
+//! one knows: so an old version can go on serving, and be started again, while the new one is rolled out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection, Executor};
+use url::Url;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+use super::dialect::{self, Dialect};
+use crate::config::DatabaseConfig;
 
-/// How long a statement waits for a lock that another process holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static MYSQL: Migrator = sqlx::migrate!("migrations/mysql");
 
-/// How long a caller waits for a connection; longer than one busy timeout, shorter than a request.
+/// How long a caller waits for a connection; longer than a statement waits for a lock, shorter than a request.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Readers at once. SQLite reads are short and run on their own threads; more than this gains nothing.
-const READERS: u32 = 4;
+/// How long a start waits for another program that migrates.
+const MIGRATION_WAIT_S: i64 = 60;
+
+/// Readers of a SQLite file at once. Its reads are short and run on their own threads; more than this gains nothing.
+const SQLITE_READERS: u32 = 4;
+
+/// What every connection to MariaDB is told. Texts that do not fit are refused and never cut. A statement waits for a
+/// row's lock for as long as SQLite waits for its file's.
+const MYSQL_SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,PIPES_AS_CONCAT,ERROR_FOR_DIVISION_BY_ZERO', \
+                             SESSION innodb_lock_wait_timeout = 5";
+
+/// A control plane that vanished (its machine lost power) leaves its transaction open, and its locks held, until the server
+/// gives it up. MariaDB alone can be told when.
+const MYSQL_IDLE: &str = "SET SESSION idle_transaction_timeout = 20";
+
+/// `ER_UNKNOWN_SYSTEM_VARIABLE`.
+const UNKNOWN_VARIABLE: u16 = 1193;
 
 /// The database could not be opened. Each text is one sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error("cannot make the database folder {}: {error}", .path.display())]
     Folder { path: PathBuf, error: std::io::Error },
-    #[error("cannot open the database {}: {error}; check that the file and its folder can be written by this user", .path.display())]
-    Open { path: PathBuf, error: sqlx::Error },
-    #[error("the database {} is locked by another process; stop the other control plane or choose another file", .path.display())]
-    Locked { path: PathBuf },
-    #[error("the database {} is newer than this program, or was changed by hand: {error}", .path.display())]
-    Migrate { path: PathBuf, error: sqlx::migrate::MigrateError },
+    #[error("cannot open the database {name}: {error}; check that the file and its folder can be written by this user")]
+    Open { name: String, error: sqlx::Error },
+    #[error("cannot reach the database {name}: {error}; check [database] url and password, and that the server runs")]
+    Reach { name: String, error: sqlx::Error },
+    #[error("the database {name} is locked by another process; stop the other program or choose another file")]
+    Locked { name: String },
+    #[error("another program has been migrating the database {name} for {} s; wait until it is done", MIGRATION_WAIT_S)]
+    Migrating { name: String },
+    #[error("the database {name} cannot be brought up to date: {error}")]
+    Migrate { name: String, error: MigrateError },
+    #[error(
+        "the database {name} is used by a newer program that this one (schema {level}) cannot share it with; it wants {floor} at least"
+    )]
+    TooNew { name: String, level: i64, floor: i64 },
 }
 
-pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqlitePool), OpenError> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| OpenError::Folder { path: folder.to_owned(), error })?;
-    }
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // In WAL mode NORMAL keeps the file consistent through a power loss; a process that is killed loses nothing.
-        .synchronous(SqliteSynchronous::Normal)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT);
-    let refused = |error: sqlx::Error| match &error {
-        sqlx::Error::Database(db) if matches!(db.code().as_deref(), Some("5" | "261" | "517")) => {
-            OpenError::Locked { path: path.to_owned() }
+/// The open connections.
+pub(super) struct Pools {
+    pub(super) read: AnyPool,
+    pub(super) write: AnyPool,
+    pub(super) dialect: Dialect,
+}
+
+/// Where and how to connect.
+struct Target<'a> {
+    dialect: Dialect,
+    options: AnyConnectOptions,
+    /// For messages; without the password.
+    name: String,
+    migrator: &'a Migrator,
+}
+
+pub(super) async fn open(config: &DatabaseConfig) -> Result<Pools, OpenError> {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
+    let target = Target::new(config)?;
+    let (readers, writers) = match (target.dialect, config) {
+        (Dialect::Mysql, DatabaseConfig::Mysql { connections, .. }) => {
+            (connections.div_ceil(2), connections.div_ceil(2))
         }
-        _ => OpenError::Open { path: path.to_owned(), error },
+        // One writer: the callers queue fairly for it instead of polling the file's lock.
+        _ => (SQLITE_READERS, 1),
     };
-    let pool = |size: u32| SqlitePoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
-    let write = pool(1).connect_with(options.clone()).await.map_err(refused)?;
-    MIGRATIONS.run(&write).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error) => refused(error),
-        error => OpenError::Migrate { path: path.to_owned(), error },
-    })?;
-    // A read-only file opens well and fails at the first upload: ask now.
-    let probe = write.begin_with("BEGIN IMMEDIATE").await.map_err(refused)?;
-    probe.rollback().await.map_err(refused)?;
-    let read = pool(READERS).connect_with(options).await.map_err(refused)?;
-    Ok((read, write))
+    let write = target.pool(writers, "READ COMMITTED").await?;
+    target.migrate(&write).await?;
+    let read = target.pool(readers, "REPEATABLE READ").await?;
+    Ok(Pools { read, write, dialect: target.dialect })
+}
+
+impl Target<'static> {
+    fn new(config: &DatabaseConfig) -> Result<Self, OpenError> {
+        let (dialect, url, name, migrator) = match config {
+            DatabaseConfig::Sqlite(path) => {
+                let (url, name) = (file_url(path)?, path.display().to_string());
+                (Dialect::Sqlite, url, name, &SQLITE)
+            }
+            DatabaseConfig::Mysql { url, password, .. } => {
+                let name = format!("{}{}", url.host_str().unwrap_or("localhost"), url.path());
+                let mut url = url.clone();
+                // Refused for addresses without a host alone, and such are refused with the configuration.
+                let _ = url.set_password(password.as_ref().map(segue_config::Secret::expose));
+                (Dialect::Mysql, url, name, &MYSQL)
+            }
+        };
+        let options =
+            AnyConnectOptions::from_url(&url).map_err(|error| OpenError::Reach { name: name.clone(), error })?;
+        Ok(Self { dialect, options, name, migrator })
+    }
+}
+
+impl Target<'_> {
+    async fn pool(&self, size: u32, isolation: &'static str) -> Result<AnyPool, OpenError> {
+        let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
+        let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, isolation)));
+        options.connect_with(self.options.clone()).await.map_err(|error| self.refused(error))
+    }
+
+    fn refused(&self, error: sqlx::Error) -> OpenError {
+        let name = self.name.clone();
+        let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+        match self.dialect {
+            Dialect::Mysql => OpenError::Reach { name, error },
+            Dialect::Sqlite if matches!(code.as_deref(), Some("5" | "261" | "517")) => OpenError::Locked { name },
+            Dialect::Sqlite => OpenError::Open { name, error },
+        }
+    }
+
+    /// Brings the schema up to date, and proves that the database can be written.
+    async fn migrate(&self, write: &AnyPool) -> Result<(), OpenError> {
+        let mut connection = write.acquire().await.map_err(|error| self.refused(error))?;
+        match self.dialect {
+            Dialect::Sqlite => {
+                // The lock that writes need is the lock of the migration, too; all of it is one transaction.
+                let mut tx =
+                    connection.begin_with(Dialect::Sqlite.begin()).await.map_err(|error| self.refused(error))?;
+                self.run(&mut tx).await?;
+                tx.commit().await.map_err(|error| self.refused(error))
+            }
+            Dialect::Mysql => {
+                let lock = "SELECT CAST(GET_LOCK(CONCAT('segue-migrate-', DATABASE()), ?) AS SIGNED)";
+                let got: Option<i64> = sqlx::query_scalar(lock)
+                    .bind(MIGRATION_WAIT_S)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(|error| self.refused(error))?;
+                if got != Some(1) {
+                    return Err(OpenError::Migrating { name: self.name.clone() });
+                }
+                let done = self.run(&mut connection).await;
+                // The lock ends with its connection in any case.
+                sqlx::query("DO RELEASE_LOCK(CONCAT('segue-migrate-', DATABASE()))")
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(|error| self.refused(error))?;
+                done
+            }
+        }
+    }
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), OpenError> {
+        let failed = |error: MigrateError| match error {
+            MigrateError::Execute(error) => self.refused(error),
+            error => OpenError::Migrate { name: self.name.clone(), error },
+        };
+        let migrator = Migrator {
+            migrations: self.migrator.migrations.clone(),
+            // Ours, above, has a bound.
+            locking: false,
+            // Those of a newer program: the floor says whether they matter.
+            ignore_missing: true,
+            ..Migrator::DEFAULT
+        };
+        connection.ensure_migrations_table(&migrator.table_name).await.map_err(failed)?;
+        if self.dialect == Dialect::Mysql {
+            // MariaDB commits each statement of a migration by itself. One that was cut off begins again.
+            sqlx::query("DELETE FROM _sqlx_migrations WHERE success = FALSE")
+                .execute(&mut *connection)
+                .await
+                .map_err(|error| self.refused(error))?;
+        }
+        migrator.run_direct(None, connection, false).await.map_err(failed)?;
+        let level = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let floor: i64 = sqlx::query_scalar("SELECT floor FROM schema_floor WHERE one = 1")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| self.refused(error))?;
+        if floor > level {
+            return Err(OpenError::TooNew { name: self.name.clone(), level, floor });
+        }
+        Ok(())
+    }
+}
+
+/// The address of a file, made if it is missing.
+fn file_url(path: &Path) -> Result<Url, OpenError> {
+    let folder = |error| OpenError::Folder { path: path.to_owned(), error };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|error| OpenError::Folder { path: parent.to_owned(), error })?;
+    }
+    let absolute = std::path::absolute(path).map_err(folder)?;
+    let named =
+        || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a path that can be written as an address");
+    let file = Url::from_file_path(&absolute).map_err(|()| folder(named()))?;
+    Url::parse(&format!("sqlite://{}?mode=rwc", file.path())).map_err(|_| folder(named()))
+}
+
+/// What a new connection is told before its first use.
+async fn prepare(connection: &mut AnyConnection, isolation: &'static str) -> Result<(), sqlx::Error> {
+    match Dialect::of(connection) {
+        Dialect::Sqlite => {
+            // In WAL mode NORMAL keeps the file consistent through a power loss; a process that is killed loses nothing.
+            // Foreign keys, and a wait of 5 s for a lock that another process holds, are the driver's defaults.
+            connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").await?;
+        }
+        Dialect::Mysql => {
+            connection.execute(MYSQL_SESSION).await?;
+            connection
+                .execute(sqlx::AssertSqlSafe(format!("SET SESSION TRANSACTION ISOLATION LEVEL {isolation}")))
+                .await?;
+            if let Err(error) = connection.execute(MYSQL_IDLE).await
+                && dialect::mysql_number(&error) != Some(UNKNOWN_VARIABLE)
+            {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }

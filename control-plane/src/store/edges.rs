@@ -2,6 +2,7 @@
 
 use segue_signing::EdgeReport;
 
+use super::dialect::{args, delete_some, locked, upsert};
 use super::{Store, StoreError, Write};
 
 /// A log of an edge: which folder of facts, and which of its two streams.
@@ -13,12 +14,11 @@ pub(crate) struct LogName<'a> {
     pub(crate) stream: &'a str,
 }
 
-/// The last report of an edge, and when it came.
+/// The last report of an edge.
 pub(crate) async fn report(tx: &mut Write, name: &str) -> Result<Option<EdgeReport>, StoreError> {
-    let text: Option<String> =
-        sqlx::query_scalar("SELECT report FROM edges WHERE name = ?").bind(name).fetch_optional(&mut **tx).await?;
+    let text: Option<(String,)> = locked(tx, "SELECT report FROM edges WHERE name = ?", args![name]).await?;
     // One that this version cannot read is as good as none.
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    Ok(text.and_then(|(text,)| serde_json::from_str(&text).ok()))
 }
 
 /// How many edges are known.
@@ -29,14 +29,14 @@ pub(crate) async fn count(tx: &mut Write) -> Result<i64, StoreError> {
 /// Keeps a report in place of the edge's last.
 pub(crate) async fn put_report(tx: &mut Write, report: &EdgeReport, now: i64) -> Result<(), StoreError> {
     let text = serde_json::to_string(report)?;
-    sqlx::query("DELETE FROM edges WHERE name = ?").bind(&report.edge).execute(&mut **tx).await?;
-    sqlx::query("INSERT INTO edges (name, report, seen_ms) VALUES (?, ?, ?)")
-        .bind(&report.edge)
-        .bind(text)
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    upsert(
+        tx,
+        "edges (name, report, seen_ms) VALUES (?, ?, ?)",
+        "name",
+        "report = new(report), seen_ms = new(seen_ms)",
+        args![&report.edge, text, now],
+    )
+    .await
 }
 
 /// All edges by name: the last report, and when it came.
@@ -48,53 +48,26 @@ pub(crate) async fn list(store: &Store) -> Result<Vec<(EdgeReport, i64)>, StoreE
 
 /// How far a log was counted; `None`: never heard of.
 pub(crate) async fn position(tx: &mut Write, log: LogName<'_>) -> Result<Option<u64>, StoreError> {
-    let position: Option<i64> =
-        sqlx::query_scalar("SELECT position FROM edge_logs WHERE edge = ? AND log = ? AND stream = ?")
-            .bind(log.edge)
-            .bind(log.log)
-            .bind(log.stream)
-            .fetch_optional(&mut **tx)
-            .await?;
-    Ok(position.and_then(|at| u64::try_from(at).ok()))
+    let sql = "SELECT position FROM edge_logs WHERE edge = ? AND log = ? AND stream = ?";
+    let position: Option<(i64,)> = locked(tx, sql, args![log.edge, log.log, log.stream]).await?;
+    Ok(position.and_then(|(at,)| u64::try_from(at).ok()))
 }
 
 /// Moves a log's position; to be called in the transaction that counts.
 pub(crate) async fn set_position(tx: &mut Write, log: LogName<'_>, at: u64, now: i64) -> Result<(), StoreError> {
-    let done = sqlx::query("UPDATE edge_logs SET position = ?, seen_ms = ? WHERE edge = ? AND log = ? AND stream = ?")
-        .bind(super::tracks::signed(at))
-        .bind(now)
-        .bind(log.edge)
-        .bind(log.log)
-        .bind(log.stream)
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO edge_logs (edge, log, stream, position, seen_ms) VALUES (?, ?, ?, ?, ?)")
-            .bind(log.edge)
-            .bind(log.log)
-            .bind(log.stream)
-            .bind(super::tracks::signed(at))
-            .bind(now)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    upsert(
+        tx,
+        "edge_logs (edge, log, stream, position, seen_ms) VALUES (?, ?, ?, ?, ?)",
+        "edge, log, stream",
+        "position = new(position), seen_ms = new(seen_ms)",
+        args![log.edge, log.log, log.stream, super::tracks::signed(at), now],
+    )
+    .await
 }
 
 /// Forgets edges and logs that fell silent before these times, at most `limit` of each.
 pub(crate) async fn prune(tx: &mut Write, edges_before: i64, logs_before: i64, limit: u32) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM edges WHERE name IN (SELECT name FROM edges WHERE seen_ms < ? LIMIT ?)")
-        .bind(edges_before)
-        .bind(i64::from(limit))
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(
-        "DELETE FROM edge_logs WHERE (edge, log, stream) IN \
-         (SELECT edge, log, stream FROM edge_logs WHERE seen_ms < ? LIMIT ?)",
-    )
-    .bind(logs_before)
-    .bind(i64::from(limit))
-    .execute(&mut **tx)
-    .await?;
+    delete_some(tx, "edges", "name", "seen_ms < ?", args![edges_before], limit).await?;
+    delete_some(tx, "edge_logs", "edge, log, stream", "seen_ms < ?", args![logs_before], limit).await?;
     Ok(())
 }

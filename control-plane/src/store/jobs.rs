@@ -5,23 +5,28 @@
 //!   queued ───────────────────────────► running ────► publishing ─────────────► done
 //!     ▲ ▲  tried again (see Ending)        │               │ given up
 //!     │ └──────────────────────────────────┤ ended         ▼
-//!     │  retry (all counts at 0)           └──────────► failed
-//!     └──────────────────────────────────────────────────┘        delete of the track ends any state
+//!     │  retry (all counts at 0)           ├──────────► failed
+//!     ├────────────────────────────────────┼───────────────┘        delete of the track ends any state
+//!     │  retry            cancel (queued,  ▼
+//!     └─────────────────── running) ── cancelled
 //! ```
 //!
 //! Invariants: a job is `running` for exactly the worker that holds its newest `fence`; every statement of a worker
 //! names its fence, and one with an older fence changes nothing; `due_ms` says when the job needs attention next, in
 //! every state; a job never leaves `publishing` before its alias is written or given up; only an attempt that a worker
-//! itself calls failed is used up, a worker that stops or is lost gives it back. Each function is one step in the
+//! itself calls failed is used up, a worker that stops or is lost gives it back. Of the jobs that are due the most urgent
+//! goes first; among equals, one of the publisher with the fewest running, and of those the one that was served longest ago,
+//! so that a thousand uploads of one hold up no other. Each function is one step in the
 //! caller's transaction, takes the time as an argument and reads no clock.
 
 mod ending;
 mod publishing;
 
-use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
+use serde::{Deserialize, Serialize};
+use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::{FromRow, Row};
 
+use super::dialect::{self, args};
 use super::tracks::{self, Status};
 use super::{Store, StoreError, Write};
 
@@ -31,7 +36,7 @@ pub(crate) use publishing::{
 };
 
 /// Where a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     Queued,
@@ -72,6 +77,8 @@ impl State {
 pub(crate) struct JobRow {
     pub(crate) id: String,
     pub(crate) track: String,
+    /// On whose behalf the track was added.
+    pub(crate) publisher: String,
     pub(crate) state: State,
     pub(crate) priority: i64,
     /// Attempts that failed, and the one that runs.
@@ -90,29 +97,31 @@ pub(crate) struct JobRow {
 }
 
 impl JobRow {
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+        let count = |column| row.try_get::<i64, _>(column).map(|count| u32::try_from(count).unwrap_or(0));
         Ok(Self {
             id: row.try_get("id")?,
             track: row.try_get("track")?,
+            publisher: row.try_get("publisher")?,
             state: State::parse(row.try_get("state")?)?,
             priority: row.try_get("priority")?,
-            attempts: row.try_get("attempts")?,
-            max_attempts: row.try_get("max_attempts")?,
-            losses: row.try_get("losses")?,
+            attempts: count("attempts")?,
+            max_attempts: count("max_attempts")?,
+            losses: count("losses")?,
             fence: row.try_get("fence")?,
             progress: row.try_get("progress")?,
             stage: row.try_get("stage")?,
             reason: row.try_get("reason")?,
             message: row.try_get("message")?,
-            publish_tries: row.try_get("publish_tries")?,
+            publish_tries: count("publish_tries")?,
             created_ms: row.try_get("created_ms")?,
             updated_ms: row.try_get("updated_ms")?,
         })
     }
 }
 
-impl FromRow<'_, SqliteRow> for JobRow {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, AnyRow> for JobRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         Self::read(row).map_err(|error| match error {
             StoreError::Sql(error) => error,
             other => sqlx::Error::Decode(Box::new(other)),
@@ -157,6 +166,12 @@ impl Patience {
     }
 }
 
+/// Reason and message of a job that was cancelled, and of its track.
+const CANCELLED: (&str, &str) = ("cancelled", "The transcode was cancelled. Retry it, or delete the track.");
+
+/// Jobs that one claim looks at: where as many others claim at the same time, it looks again a moment later.
+const CANDIDATES: i64 = 16;
+
 /// Why a worker's word about a job was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseLost;
@@ -170,15 +185,15 @@ pub(crate) async fn enqueue(
     now: i64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO jobs (id, track, state, max_attempts, due_ms, stage, created_ms, updated_ms) \
-         VALUES (?, ?, 'queued', ?, ?, 'queued', ?, ?)",
+        "INSERT INTO jobs (id, track, publisher, state, max_attempts, due_ms, stage, created_ms, updated_ms) \
+         SELECT ?, id, publisher, 'queued', ?, ?, 'queued', ?, ? FROM tracks WHERE id = ?",
     )
     .bind(id)
+    .bind(i64::from(max_attempts))
+    .bind(now)
+    .bind(now)
+    .bind(now)
     .bind(track)
-    .bind(max_attempts)
-    .bind(now)
-    .bind(now)
-    .bind(now)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -197,12 +212,20 @@ pub(crate) async fn latest_of(store: &Store, track: &str) -> Result<Option<JobRo
 }
 
 /// Newest first.
-pub(crate) async fn list(store: &Store, before: Option<(i64, &str)>, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+pub(crate) async fn list(
+    store: &Store,
+    state: Option<State>,
+    before: Option<(i64, &str)>,
+    limit: u32,
+) -> Result<Vec<JobRow>, StoreError> {
     let (created, id) = before.unwrap_or((i64::MAX, ""));
+    let word = state.map(State::word);
     Ok(sqlx::query_as(
-        "SELECT * FROM jobs WHERE created_ms < ? OR (created_ms = ? AND id < ?) \
+        "SELECT * FROM jobs WHERE (? IS NULL OR state = ?) AND (created_ms < ? OR (created_ms = ? AND id < ?)) \
          ORDER BY created_ms DESC, id DESC LIMIT ?",
     )
+    .bind(word)
+    .bind(word)
     .bind(created)
     .bind(created)
     .bind(id)
@@ -211,34 +234,72 @@ pub(crate) async fn list(store: &Store, before: Option<(i64, &str)>, limit: u32)
     .await?)
 }
 
-/// Hands the most urgent due job to a worker: one statement, so that no two claims can take the same one.
+/// Changes a job where `guard` holds, and gives it as it then is; the guard's arguments come last.
+async fn change(
+    tx: &mut Write,
+    id: &str,
+    changes: &str,
+    guard: &str,
+    args: AnyArguments,
+) -> Result<Option<JobRow>, StoreError> {
+    dialect::changed(tx, "jobs", changes, guard, args, id).await
+}
+
+/// Hands the next due job to a worker. Looking takes no lock; what is taken is taken by one guarded statement, and one
+/// that another claim is about to take is passed over.
 pub(crate) async fn claim(
     tx: &mut Write,
     claimant: Claimant<'_>,
     patience: Patience,
     now: i64,
 ) -> Result<Option<Claimed>, StoreError> {
-    let job: Option<JobRow> = sqlx::query_as(
-        "UPDATE jobs SET state = 'running', fence = fence + 1, attempts = attempts + 1, worker = ?, instance = ?, \
-         due_ms = ?, progress = 0, stage = 'fetch', reason = NULL, message = NULL, completion = NULL, updated_ms = ? \
-         WHERE state = 'queued' AND id = (SELECT id FROM jobs WHERE state = 'queued' AND due_ms <= ? \
-         ORDER BY priority DESC, created_ms, id LIMIT 1) RETURNING *",
+    let candidates: Vec<String> = sqlx::query_scalar(
+        "SELECT q.id FROM jobs q \
+         LEFT JOIN (SELECT publisher, COUNT(*) AS running FROM jobs WHERE state = 'running' GROUP BY publisher) r \
+         ON r.publisher = q.publisher LEFT JOIN queue_turns t ON t.publisher = q.publisher \
+         WHERE q.state = 'queued' AND q.due_ms <= ? ORDER BY q.priority DESC, COALESCE(r.running, 0), \
+         COALESCE(t.served_ms, 0), q.created_ms, q.id LIMIT ?",
     )
-    .bind(claimant.worker)
-    .bind(claimant.instance)
-    .bind(now + patience.lease_ms)
     .bind(now)
-    .bind(now)
-    .fetch_optional(&mut **tx)
+    .bind(CANDIDATES)
+    .fetch_all(&mut **tx)
     .await?;
-    let Some(job) = job else { return Ok(None) };
-    tracks::follow_job(tx, &job.track, Status::Transcoding, None, now).await?;
-    let (source_key, bytes, filename): (String, i64, String) =
-        sqlx::query_as("SELECT upload_key, bytes, filename FROM tracks WHERE id = ?")
-            .bind(&job.track)
-            .fetch_one(&mut **tx)
-            .await?;
-    Ok(Some(Claimed { job, source_key, source_bytes: u64::try_from(bytes).unwrap_or(0), filename }))
+    for id in candidates {
+        if let Some(job) = take(tx, &id, claimant, patience, now).await? {
+            tracks::follow_job(tx, &job.track, Status::Transcoding, None, now).await?;
+            let turn = "queue_turns (publisher, served_ms) VALUES (?, ?)";
+            dialect::upsert(tx, turn, "publisher", "served_ms = new(served_ms)", args![&job.publisher, now]).await?;
+            let (source_key, bytes, filename): (String, i64, String) =
+                sqlx::query_as("SELECT upload_key, bytes, filename FROM tracks WHERE id = ?")
+                    .bind(&job.track)
+                    .fetch_one(&mut **tx)
+                    .await?;
+            return Ok(Some(Claimed { job, source_key, source_bytes: u64::try_from(bytes).unwrap_or(0), filename }));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes one job, unless somebody else took it or is about to.
+async fn take(
+    tx: &mut Write,
+    id: &str,
+    claimant: Claimant<'_>,
+    patience: Patience,
+    now: i64,
+) -> Result<Option<JobRow>, StoreError> {
+    if !dialect::free(tx, "SELECT id FROM jobs WHERE id = ? AND state = 'queued'", args![id]).await? {
+        return Ok(None);
+    }
+    change(
+        tx,
+        id,
+        "state = 'running', fence = fence + 1, attempts = attempts + 1, worker = ?, instance = ?, due_ms = ?, \
+         progress = 0, stage = 'fetch', reason = NULL, message = NULL, completion = NULL, updated_ms = ?",
+        "state = 'queued' AND due_ms <= ?",
+        args![claimant.worker, claimant.instance, now + patience.lease_ms, now, now],
+    )
+    .await
 }
 
 /// When the next queued job is due, for a claimer that found none.
@@ -256,31 +317,68 @@ pub(crate) async fn progress(
     patience: Patience,
     now: i64,
 ) -> Result<Result<JobRow, LeaseLost>, StoreError> {
-    let job: Option<JobRow> = sqlx::query_as(
-        "UPDATE jobs SET stage = ?, progress = ?, due_ms = ?, updated_ms = ? \
-         WHERE id = ? AND fence = ? AND state = 'running' RETURNING *",
+    let job = change(
+        tx,
+        id,
+        "stage = ?, progress = ?, due_ms = ?, updated_ms = ?",
+        "state = 'running' AND fence = ?",
+        args![stage, progress, now + patience.lease_ms, now, fence],
     )
-    .bind(stage)
-    .bind(progress)
-    .bind(now + patience.lease_ms)
-    .bind(now)
-    .bind(id)
-    .bind(fence)
-    .fetch_optional(&mut **tx)
     .await?;
     Ok(job.ok_or(LeaseLost))
 }
 
-/// Puts a failed job back, with nothing counted against it. `None`: there is no such job in `failed`.
-pub(crate) async fn retry(tx: &mut Write, id: &str, now: i64) -> Result<Option<JobRow>, StoreError> {
-    let job: Option<JobRow> = sqlx::query_as(
-        "UPDATE jobs SET state = 'queued', stage = 'queued', attempts = 0, losses = 0, progress = 0, \
-         reason = NULL, message = NULL, due_ms = ?, updated_ms = ? WHERE id = ? AND state = 'failed' RETURNING *",
+/// Ends a job that nobody wants any more. A worker that has it hears so at its next word. `None`: there is no such job that
+/// is queued or running.
+pub(crate) async fn cancel(
+    tx: &mut Write,
+    id: &str,
+    patience: Patience,
+    now: i64,
+) -> Result<Option<JobRow>, StoreError> {
+    let job = change(
+        tx,
+        id,
+        "state = 'cancelled', reason = ?, message = ?, worker = NULL, instance = NULL, due_ms = ?, updated_ms = ?",
+        "state IN ('queued', 'running')",
+        args![CANCELLED.0, CANCELLED.1, now, now],
     )
-    .bind(now)
-    .bind(now)
-    .bind(id)
-    .fetch_optional(&mut **tx)
+    .await?;
+    if let Some(job) = &job {
+        if job.fence > 0 {
+            ending::leftovers(tx, job, patience, now).await?;
+        }
+        tracks::follow_job(tx, &job.track, Status::Failed, Some(CANCELLED), now).await?;
+    }
+    Ok(job)
+}
+
+/// Sets how urgent a queued job is. `None`: there is no such job in the queue.
+pub(crate) async fn set_priority(
+    tx: &mut Write,
+    id: &str,
+    priority: i64,
+    now: i64,
+) -> Result<Option<JobRow>, StoreError> {
+    change(tx, id, "priority = ?, updated_ms = ?", "state = 'queued'", args![priority, now]).await
+}
+
+/// Forgets when publishers were served whom nobody remembers any more, at most `limit`.
+pub(crate) async fn prune(tx: &mut Write, served_before: i64, limit: u32) -> Result<(), StoreError> {
+    dialect::delete_some(tx, "queue_turns", "publisher", "served_ms < ?", args![served_before], limit).await?;
+    Ok(())
+}
+
+/// Puts a failed or cancelled job back, with nothing counted against it. `None`: there is no such job.
+pub(crate) async fn retry(tx: &mut Write, id: &str, now: i64) -> Result<Option<JobRow>, StoreError> {
+    let job = change(
+        tx,
+        id,
+        "state = 'queued', stage = 'queued', attempts = 0, losses = 0, progress = 0, reason = NULL, message = NULL, \
+         due_ms = ?, updated_ms = ?",
+        "state IN ('failed', 'cancelled')",
+        args![now, now],
+    )
     .await?;
     if let Some(job) = &job {
         tracks::follow_job(tx, &job.track, Status::Queued, None, now).await?;

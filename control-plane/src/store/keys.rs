@@ -1,15 +1,17 @@
 //! What edges are told: signing keys, purge generations, revocations, and the revision that they belong to.
 //!
-//! Invariants: whoever changes one of them raises the revision in the same transaction. A purge's generation is above
-//! every revision that was told before it, so that "what is new since a revision" is a comparison.
+//! Invariants: whoever changes one of them raises the revision in the same transaction, before anything else that it
+//! changes of them: the revision's row is their lock, so that of two changes at once the one with the higher revision is
+//! committed last, and an edge that has a revision has all that came before it. A purge's generation is above every
+//! revision that was told before it, so that "what is new since a revision" is a comparison.
 
 use std::collections::BTreeMap;
 
 use segue_signing::NamedRevocation;
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::FromRow;
 
-use super::revocations;
-use super::{Store, StoreError, Write};
+use super::dialect::{args, delete_some, locked, upsert};
+use super::{Read, Store, StoreError, Write, revocations};
 
 /// How far a part of the snapshot reaches back behind its cursor: purges that a process of an older version made beside
 /// this one know nothing of the rule above.
@@ -55,30 +57,29 @@ pub(crate) struct State {
 /// Raises a track's purge generation. It follows the clock and never falls or repeats, so that a database restored
 /// from a backup cannot bring purged bytes back; and it is above the revision that is told until now.
 pub(crate) async fn raise_generation(tx: &mut Write, track: &str, now: i64) -> Result<u64, StoreError> {
+    let told = lock(tx).await?;
     let last: Option<i64> = sqlx::query_scalar("SELECT generation FROM purges WHERE track = ?")
         .bind(track)
         .fetch_optional(&mut **tx)
         .await?;
-    let told = current(tx).await?;
     let generation = now.max(last.unwrap_or(0) + 1).max(told + 1);
-    let query = match last {
-        Some(_) => sqlx::query("UPDATE purges SET generation = ? WHERE track = ?").bind(generation).bind(track),
-        None => sqlx::query("INSERT INTO purges (track, generation) VALUES (?, ?)").bind(track).bind(generation),
-    };
-    query.execute(&mut **tx).await?;
+    let row = "purges (track, generation) VALUES (?, ?)";
+    upsert(tx, row, "track", "generation = new(generation)", args![track, generation]).await?;
     Ok(u64::try_from(generation).unwrap_or(0))
 }
 
 /// The next revision of the snapshot; follows the clock for the same reason.
 pub(crate) async fn raise_revision(tx: &mut Write, now: i64) -> Result<u64, StoreError> {
-    let revision = now.max(current(tx).await? + 1);
+    let revision = now.max(lock(tx).await? + 1);
     sqlx::query("UPDATE snapshot_revision SET revision = ? WHERE one = 1").bind(revision).execute(&mut **tx).await?;
     sqlx::query("INSERT INTO snapshot_changes (revision) VALUES (?)").bind(revision).execute(&mut **tx).await?;
     Ok(u64::try_from(revision).unwrap_or(0))
 }
 
-async fn current(tx: &mut Transaction<'static, Sqlite>) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar("SELECT revision FROM snapshot_revision WHERE one = 1").fetch_one(&mut **tx).await?)
+/// The revision that is told until now, which nobody else raises until this transaction ends.
+pub(crate) async fn lock(tx: &mut Write) -> Result<i64, StoreError> {
+    let row: Option<(i64,)> = locked(tx, "SELECT revision FROM snapshot_revision WHERE one = 1", args![]).await?;
+    Ok(row.ok_or(sqlx::Error::RowNotFound)?.0)
 }
 
 /// The revision that is committed.
@@ -91,8 +92,9 @@ pub(crate) async fn revision(store: &Store) -> Result<u64, StoreError> {
 /// What edges are told at `now` (seconds): what changed since `cursor` where that is a revision that this database told,
 /// else all of it. One read transaction, so that the parts agree.
 pub(crate) async fn state(store: &Store, cursor: Option<u64>, now: i64) -> Result<State, StoreError> {
-    let mut tx = store.read().begin().await?;
-    let revision = current(&mut tx).await?;
+    let mut tx = store.reading().await?;
+    let revision: i64 =
+        sqlx::query_scalar("SELECT revision FROM snapshot_revision WHERE one = 1").fetch_one(&mut *tx).await?;
     let cursor = match cursor.and_then(|cursor| i64::try_from(cursor).ok()) {
         Some(cursor) => {
             sqlx::query_scalar::<_, i64>("SELECT revision FROM snapshot_changes WHERE revision = ?")
@@ -115,23 +117,21 @@ pub(crate) async fn state(store: &Store, cursor: Option<u64>, now: i64) -> Resul
 }
 
 /// All stored keys, oldest first.
-pub(crate) async fn keys(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<KeyRow>, StoreError> {
+pub(crate) async fn keys(tx: &mut Read) -> Result<Vec<KeyRow>, StoreError> {
     let sql = "SELECT kid, secret, not_before, retire_at, created_ms FROM signing_keys ORDER BY created_ms, kid";
     Ok(sqlx::query_as(sql).fetch_all(&mut **tx).await?)
 }
 
 /// Stores a key; what was stored under its name is replaced.
 pub(crate) async fn put_key(tx: &mut Write, key: &KeyRow) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM signing_keys WHERE kid = ?").bind(&key.kid).execute(&mut **tx).await?;
-    sqlx::query("INSERT INTO signing_keys (kid, secret, not_before, retire_at, created_ms) VALUES (?, ?, ?, ?, ?)")
-        .bind(&key.kid)
-        .bind(&key.secret)
-        .bind(key.not_before)
-        .bind(key.retire_at)
-        .bind(key.created_ms)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    upsert(
+        tx,
+        "signing_keys (kid, secret, not_before, retire_at, created_ms) VALUES (?, ?, ?, ?, ?)",
+        "kid",
+        "secret = new(secret), not_before = new(not_before), retire_at = new(retire_at), created_ms = new(created_ms)",
+        args![&key.kid, &key.secret, key.not_before, key.retire_at, key.created_ms],
+    )
+    .await
 }
 
 /// How often each key was used, as edges reported.
@@ -152,25 +152,14 @@ pub(crate) async fn add_uses(
     out_of_time: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    let done = sqlx::query(
-        "UPDATE key_uses SET accepted = accepted + ?, out_of_time = out_of_time + ?, last_used_ms = ? WHERE kid = ?",
+    upsert(
+        tx,
+        "key_uses (kid, accepted, out_of_time, last_used_ms) VALUES (?, ?, ?, ?)",
+        "kid",
+        "accepted = accepted + new(accepted), out_of_time = out_of_time + new(out_of_time), last_used_ms = new(last_used_ms)",
+        args![kid, accepted, out_of_time, now],
     )
-    .bind(accepted)
-    .bind(out_of_time)
-    .bind(now)
-    .bind(kid)
-    .execute(&mut **tx)
-    .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO key_uses (kid, accepted, out_of_time, last_used_ms) VALUES (?, ?, ?, ?)")
-            .bind(kid)
-            .bind(accepted)
-            .bind(out_of_time)
-            .bind(now)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    .await
 }
 
 /// Forgets purges, revisions and keys that are of no use any more, at most `limit` of each.
@@ -181,19 +170,9 @@ pub(crate) async fn prune(
     retired_before_s: i64,
     limit: u32,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM purges WHERE track IN (SELECT track FROM purges WHERE generation < ? LIMIT ?)")
-        .bind(purges_before)
-        .bind(i64::from(limit))
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(
-        "DELETE FROM snapshot_changes WHERE revision IN (SELECT revision FROM snapshot_changes WHERE revision < ? \
-         AND revision < (SELECT revision FROM snapshot_revision WHERE one = 1) LIMIT ?)",
-    )
-    .bind(changes_before)
-    .bind(i64::from(limit))
-    .execute(&mut **tx)
-    .await?;
+    delete_some(tx, "purges", "track", "generation < ?", args![purges_before], limit).await?;
+    let old = "revision < ? AND revision < (SELECT revision FROM snapshot_revision WHERE one = 1)";
+    delete_some(tx, "snapshot_changes", "revision", old, args![changes_before], limit).await?;
     // The times of a key of the configuration stay: without them it would be good again.
     sqlx::query("DELETE FROM signing_keys WHERE secret IS NOT NULL AND retire_at < ?")
         .bind(retired_before_s)

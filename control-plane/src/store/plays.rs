@@ -1,13 +1,15 @@
 //! What the tally keeps: offsets, ids that were counted, plays, sums.
 //!
 //! Every writing function takes the tally's transaction: a sum that moved without its offset, or an offset without
-//! its sum, cannot be.
+//! its sum, cannot be. One such transaction is under way at a time ([`begin`]), since a play is read, changed and written
+//! back.
 
 use std::collections::BTreeMap;
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
+use super::dialect::{args, delete_some, insert_new, turn, upsert};
 use super::{Store, StoreError, Write};
 use crate::plays::cover::Cover;
 use crate::plays::rule::Play;
@@ -18,6 +20,11 @@ pub(crate) const TOTAL: i64 = -1;
 /// Plays of one listener and track that a late fact can still find.
 const PLAYS_LOOKED_AT: i64 = 16;
 
+/// Begins counting: what others count meanwhile waits until this transaction ends.
+pub(crate) async fn begin(tx: &mut Write) -> Result<(), StoreError> {
+    turn(tx, "tally").await
+}
+
 /// Where reading of a log goes on; `None`: never read.
 pub(crate) async fn offset(store: &Store, log: &str) -> Result<Option<u64>, StoreError> {
     let position: Option<i64> =
@@ -25,55 +32,35 @@ pub(crate) async fn offset(store: &Store, log: &str) -> Result<Option<u64>, Stor
     Ok(position.and_then(|at| u64::try_from(at).ok()))
 }
 
+/// The same inside of the transaction that is going to move it.
+pub(crate) async fn offset_now(tx: &mut Write, log: &str) -> Result<Option<u64>, StoreError> {
+    let position: Option<i64> =
+        sqlx::query_scalar("SELECT position FROM offsets WHERE log = ?").bind(log).fetch_optional(&mut **tx).await?;
+    Ok(position.and_then(|at| u64::try_from(at).ok()))
+}
+
 pub(crate) async fn set_offset(tx: &mut Write, log: &str, position: u64) -> Result<(), StoreError> {
-    let position = super::tracks::signed(position);
-    let done = sqlx::query("UPDATE offsets SET position = ? WHERE log = ?")
-        .bind(position)
-        .bind(log)
-        .execute(&mut **tx)
-        .await?;
-    if done.rows_affected() == 0 {
-        sqlx::query("INSERT INTO offsets (log, position) VALUES (?, ?)")
-            .bind(log)
-            .bind(position)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
+    let row = "offsets (log, position) VALUES (?, ?)";
+    upsert(tx, row, "log", "position = new(position)", args![log, super::tracks::signed(position)]).await
 }
 
 /// Notes that a fact is being counted. `false`: it was counted before.
 pub(crate) async fn first_seen(tx: &mut Write, id: &str, now: i64) -> Result<bool, StoreError> {
-    let done = sqlx::query("INSERT INTO seen (id, seen_ms) VALUES (?, ?) ON CONFLICT DO NOTHING")
-        .bind(id)
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    insert_new(tx, "seen (id, seen_ms) VALUES (?, ?)", args![id, now]).await
 }
 
 /// Forgets ids and hourly listeners from before these times, at most `limit` of each.
 pub(crate) async fn prune(tx: &mut Write, seen_before: i64, hours_before: i64, limit: u32) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM seen WHERE id IN (SELECT id FROM seen WHERE seen_ms < ? LIMIT ?)")
-        .bind(seen_before)
-        .bind(i64::from(limit))
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(
-        "DELETE FROM listeners WHERE (track, hour_ms, listener) IN \
-         (SELECT track, hour_ms, listener FROM listeners WHERE hour_ms >= 0 AND hour_ms < ? LIMIT ?)",
-    )
-    .bind(hours_before)
-    .bind(i64::from(limit))
-    .execute(&mut **tx)
-    .await?;
+    delete_some(tx, "seen", "id", "seen_ms < ?", args![seen_before], limit).await?;
+    let old = "hour_ms >= 0 AND hour_ms < ?";
+    delete_some(tx, "listeners", "track, hour_ms, listener", old, args![hours_before], limit).await?;
     Ok(())
 }
 
 struct PlayRow(Play);
 
-impl FromRow<'_, SqliteRow> for PlayRow {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, AnyRow> for PlayRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let covered: &str = row.try_get("covered")?;
         let covered = Cover::from_text(covered).ok_or_else(|| {
             let error = StoreError::Unknown { column: "plays.covered", value: covered.to_owned() };
@@ -91,7 +78,7 @@ impl FromRow<'_, SqliteRow> for PlayRow {
             ended_ms: row.try_get("ended_ms")?,
             covered,
             qualified: row.try_get::<i64, _>("qualified")? != 0,
-            quartile: row.try_get("quartile")?,
+            quartile: u8::try_from(row.try_get::<i64, _>("quartile")?).unwrap_or(u8::MAX),
         }))
     }
 }
@@ -121,44 +108,29 @@ pub(crate) async fn over(tx: &mut Write, now: i64, limit: u32) -> Result<Vec<Pla
 
 /// Stores a play as it now is.
 pub(crate) async fn put(tx: &mut Write, play: &Play) -> Result<(), StoreError> {
-    let covered = play.covered.to_text();
-    let done = sqlx::query(
-        "UPDATE plays SET sub = ?, first_ms = ?, last_ms = ?, ends_ms = ?, ended_ms = ?, covered = ?, qualified = ?, \
-         quartile = ? WHERE id = ?",
+    upsert(
+        tx,
+        "plays (id, track, sid, sub, started_ms, first_ms, last_ms, ends_ms, ended_ms, covered, qualified, quartile) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "id",
+        "sub = new(sub), first_ms = new(first_ms), last_ms = new(last_ms), ends_ms = new(ends_ms), \
+         ended_ms = new(ended_ms), covered = new(covered), qualified = new(qualified), quartile = new(quartile)",
+        args![
+            &play.id,
+            &play.track,
+            &play.sid,
+            &play.sub,
+            play.started_ms,
+            play.first_ms,
+            play.last_ms,
+            play.ends_ms,
+            play.ended_ms,
+            play.covered.to_text(),
+            i64::from(play.qualified),
+            i64::from(play.quartile),
+        ],
     )
-    .bind(&play.sub)
-    .bind(play.first_ms)
-    .bind(play.last_ms)
-    .bind(play.ends_ms)
-    .bind(play.ended_ms)
-    .bind(&covered)
-    .bind(i64::from(play.qualified))
-    .bind(play.quartile)
-    .bind(&play.id)
-    .execute(&mut **tx)
-    .await?;
-    if done.rows_affected() == 1 {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO plays (id, track, sid, sub, started_ms, first_ms, last_ms, ends_ms, ended_ms, covered, \
-         qualified, quartile) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&play.id)
-    .bind(&play.track)
-    .bind(&play.sid)
-    .bind(&play.sub)
-    .bind(play.started_ms)
-    .bind(play.first_ms)
-    .bind(play.last_ms)
-    .bind(play.ends_ms)
-    .bind(play.ended_ms)
-    .bind(&covered)
-    .bind(i64::from(play.qualified))
-    .bind(play.quartile)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Length of a track; `None`: unknown, or the track is gone.
@@ -200,64 +172,43 @@ impl Sums {
 
 /// Adds to the row of a track and hour.
 pub(crate) async fn add(tx: &mut Write, track: &str, hour_ms: i64, more: &Sums) -> Result<(), StoreError> {
-    let fields = [
-        more.plays,
-        more.qualified,
-        more.ended,
-        more.listeners,
-        more.media_ms,
-        more.bytes,
-        more.quartile_1,
-        more.quartile_2,
-        more.quartile_3,
-        more.quartile_4,
-    ];
-    let update = sqlx::query(
-        "UPDATE sums SET plays = plays + ?, qualified = qualified + ?, ended = ended + ?, listeners = listeners + ?, \
-         media_ms = media_ms + ?, bytes = bytes + ?, quartile_1 = quartile_1 + ?, quartile_2 = quartile_2 + ?, \
-         quartile_3 = quartile_3 + ?, quartile_4 = quartile_4 + ? WHERE track = ? AND hour_ms = ?",
-    );
-    let update = fields.iter().fold(update, |query, field| query.bind(*field)).bind(track).bind(hour_ms);
-    if update.execute(&mut **tx).await?.rows_affected() == 1 {
-        return Ok(());
-    }
-    let insert = sqlx::query(
-        "INSERT INTO sums (plays, qualified, ended, listeners, media_ms, bytes, quartile_1, quartile_2, quartile_3, \
-         quartile_4, track, hour_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    );
-    let insert = fields.iter().fold(insert, |query, field| query.bind(*field)).bind(track).bind(hour_ms);
-    insert.execute(&mut **tx).await?;
-    Ok(())
+    upsert(
+        tx,
+        "sums (track, hour_ms, plays, qualified, ended, listeners, media_ms, bytes, quartile_1, quartile_2, quartile_3, \
+         quartile_4) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "track, hour_ms",
+        "plays = plays + new(plays), qualified = qualified + new(qualified), ended = ended + new(ended), \
+         listeners = listeners + new(listeners), media_ms = media_ms + new(media_ms), bytes = bytes + new(bytes), \
+         quartile_1 = quartile_1 + new(quartile_1), quartile_2 = quartile_2 + new(quartile_2), \
+         quartile_3 = quartile_3 + new(quartile_3), quartile_4 = quartile_4 + new(quartile_4)",
+        args![
+            track,
+            hour_ms,
+            more.plays,
+            more.qualified,
+            more.ended,
+            more.listeners,
+            more.media_ms,
+            more.bytes,
+            more.quartile_1,
+            more.quartile_2,
+            more.quartile_3,
+            more.quartile_4,
+        ],
+    )
+    .await
 }
 
 /// Notes a listener of a track in an hour (or in all, [`TOTAL`]). `false`: was there before.
 pub(crate) async fn first_heard(tx: &mut Write, track: &str, hour_ms: i64, listener: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query("INSERT INTO listeners (track, hour_ms, listener) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(track)
-        .bind(hour_ms)
-        .bind(listener)
-        .execute(&mut **tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
+    insert_new(tx, "listeners (track, hour_ms, listener) VALUES (?, ?, ?)", args![track, hour_ms, listener]).await
 }
 
 /// Adds to the count of denials.
 pub(crate) async fn add_denials(tx: &mut Write, counts: &BTreeMap<(i64, String), i64>) -> Result<(), StoreError> {
     for ((hour_ms, reason), count) in counts {
-        let done = sqlx::query("UPDATE denials SET count = count + ? WHERE hour_ms = ? AND reason = ?")
-            .bind(count)
-            .bind(hour_ms)
-            .bind(reason)
-            .execute(&mut **tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            sqlx::query("INSERT INTO denials (hour_ms, reason, count) VALUES (?, ?, ?)")
-                .bind(hour_ms)
-                .bind(reason)
-                .bind(count)
-                .execute(&mut **tx)
-                .await?;
-        }
+        let row = "denials (hour_ms, reason, count) VALUES (?, ?, ?)";
+        upsert(tx, row, "hour_ms, reason", "count = count + new(count)", args![*hour_ms, reason, *count]).await?;
     }
     Ok(())
 }

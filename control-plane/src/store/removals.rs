@@ -9,6 +9,7 @@
 
 use sqlx::FromRow;
 
+use super::dialect::{args, upsert};
 use super::{Store, StoreError, Write};
 
 /// One prefix to empty.
@@ -22,7 +23,7 @@ pub(crate) struct Removal {
     fence: i64,
     until_ms: i64,
     /// Times in a row that it failed.
-    pub(crate) failures: u32,
+    pub(crate) failures: i64,
 }
 
 impl Removal {
@@ -78,27 +79,15 @@ async fn put(
     fence: i64,
     (due_ms, until_ms): (i64, i64),
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE removals SET keep = ?, fence = ?, due_ms = ?, until_ms = MAX(until_ms, ?) WHERE prefix = ?")
-        .bind(keep)
-        .bind(fence)
-        .bind(due_ms)
-        .bind(until_ms)
-        .bind(prefix)
-        .execute(&mut **tx)
-        .await?;
-    sqlx::query(
-        "INSERT INTO removals (prefix, keep, fence, due_ms, until_ms) SELECT ?, ?, ?, ?, ? \
-         WHERE NOT EXISTS (SELECT 1 FROM removals WHERE prefix = ?)",
+    upsert(
+        tx,
+        "removals (prefix, keep, fence, due_ms, until_ms) VALUES (?, ?, ?, ?, ?)",
+        "prefix",
+        "keep = new(keep), fence = new(fence), due_ms = new(due_ms), \
+         until_ms = CASE WHEN new(until_ms) > until_ms THEN new(until_ms) ELSE until_ms END",
+        args![prefix, keep, fence, due_ms, until_ms],
     )
-    .bind(prefix)
-    .bind(keep)
-    .bind(fence)
-    .bind(due_ms)
-    .bind(until_ms)
-    .bind(prefix)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Removals that are due, the longest waiting first.

@@ -1,9 +1,10 @@
 //! Revocations: tickets that are void before they expire.
 
 use segue_signing::{NamedRevocation, Revocation};
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::FromRow;
 
-use super::{Store, StoreError, Write};
+use super::dialect::{args, delete_some};
+use super::{Read, Store, StoreError, Write};
 
 /// A revocation as it is stored. Its times are seconds since the epoch, but for `created_ms`.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -29,7 +30,7 @@ impl RevocationRow {
 
 /// Those in force at `now`, and the ids of those taken back; only what is new since `cursor` where there is one.
 pub(super) async fn told(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Read,
     cursor: Option<i64>,
     now: i64,
 ) -> Result<(Vec<NamedRevocation>, Vec<String>), StoreError> {
@@ -104,10 +105,6 @@ pub(crate) async fn list(
 
 /// Forgets those that are over, at most `limit`: edges end them by themselves.
 pub(crate) async fn prune(tx: &mut Write, over_before: i64, limit: u32) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM revocations WHERE id IN (SELECT id FROM revocations WHERE until < ? LIMIT ?)")
-        .bind(over_before)
-        .bind(i64::from(limit))
-        .execute(&mut **tx)
-        .await?;
+    delete_some(tx, "revocations", "id", "until < ?", args![over_before], limit).await?;
     Ok(())
 }

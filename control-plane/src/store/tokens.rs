@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::dialect::{args, upsert};
 use super::{Store, StoreError, Write};
 
 /// A stored token.
@@ -16,19 +17,19 @@ pub(crate) struct TokenRow {
 
 /// Stores a token under its name; a token of that name is replaced, so that a changed secret ends the old one.
 pub(crate) async fn put(tx: &mut Write, token: &TokenRow, now: i64) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM tokens WHERE name = ? OR hash = ?")
-        .bind(&token.name)
+    sqlx::query("DELETE FROM tokens WHERE hash = ? AND name <> ?")
         .bind(&token.hash)
+        .bind(&token.name)
         .execute(&mut **tx)
         .await?;
-    sqlx::query("INSERT INTO tokens (name, hash, scopes, created_ms) VALUES (?, ?, ?, ?)")
-        .bind(&token.name)
-        .bind(&token.hash)
-        .bind(&token.scopes)
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    upsert(
+        tx,
+        "tokens (name, hash, scopes, created_ms) VALUES (?, ?, ?, ?)",
+        "name",
+        "hash = new(hash), scopes = new(scopes), created_ms = new(created_ms)",
+        args![&token.name, &token.hash, &token.scopes, now],
+    )
+    .await
 }
 
 /// Takes a token away.

@@ -1,7 +1,7 @@
 //! Tracks: what was uploaded, what became of it, and what listeners can be given.
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::{Store, StoreError, Write};
@@ -93,13 +93,13 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-/// SQLite integers are signed; a size or count beyond that does not occur and is held at the end of the range.
+/// The database's integers are signed; a size or count beyond that does not occur and is held at the end of the range.
 pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl TrackRow {
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &AnyRow) -> Result<Self, StoreError> {
         let json = |text: Option<String>| -> Result<Option<Loudness>, StoreError> {
             Ok(text.as_deref().map(serde_json::from_str).transpose()?)
         };
@@ -129,8 +129,8 @@ impl TrackRow {
     }
 }
 
-impl FromRow<'_, SqliteRow> for TrackRow {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, AnyRow> for TrackRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         Self::read(row).map_err(|error| match error {
             StoreError::Sql(error) => error,
             other => sqlx::Error::Decode(Box::new(other)),
@@ -167,12 +167,14 @@ pub(crate) struct NewTrack<'a> {
     pub(crate) content_type: Option<&'a str>,
     pub(crate) upload_key: &'a str,
     pub(crate) bytes: u64,
+    /// On whose behalf it is added.
+    pub(crate) publisher: &'a str,
 }
 
 pub(crate) async fn insert(tx: &mut Write, new: &NewTrack<'_>, now: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO tracks (id, title, title_given, filename, content_type, status, upload_key, bytes, created_ms, updated_ms) \
-         VALUES (?, ?, ?, ?, ?, 'uploading', ?, ?, ?, ?)",
+        "INSERT INTO tracks (id, title, title_given, filename, content_type, status, upload_key, bytes, publisher, \
+         created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, 'uploading', ?, ?, ?, ?, ?)",
     )
     .bind(new.id)
     .bind(new.title)
@@ -181,6 +183,7 @@ pub(crate) async fn insert(tx: &mut Write, new: &NewTrack<'_>, now: i64) -> Resu
     .bind(new.content_type)
     .bind(new.upload_key)
     .bind(signed(new.bytes))
+    .bind(new.publisher)
     .bind(now)
     .bind(now)
     .execute(&mut **tx)
@@ -305,14 +308,26 @@ pub(crate) async fn delete(tx: &mut Write, id: &str) -> Result<bool, StoreError>
 /// Fails uploads that were begun before `older_than` and never completed; answers their ids. At most 100 at a time,
 /// so that a sweep stays short; the next one takes the rest.
 pub(crate) async fn fail_abandoned(tx: &mut Write, older_than: i64, now: i64) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(
-        "UPDATE tracks SET status = 'failed', reason = 'upload-abandoned', \
-         message = 'The file was never completely uploaded. Delete the track and add it again.', updated_ms = ? \
-         WHERE id IN (SELECT id FROM tracks WHERE status = 'uploading' AND created_ms < ? \
-         ORDER BY created_ms LIMIT 100) RETURNING id",
+    let old: Vec<String> = sqlx::query_scalar(
+        "SELECT id FROM tracks WHERE status = 'uploading' AND created_ms < ? ORDER BY created_ms LIMIT 100",
     )
-    .bind(now)
     .bind(older_than)
     .fetch_all(&mut **tx)
-    .await?)
+    .await?;
+    let mut failed = Vec::with_capacity(old.len());
+    for id in old {
+        let done = sqlx::query(
+            "UPDATE tracks SET status = 'failed', reason = 'upload-abandoned', \
+             message = 'The file was never completely uploaded. Delete the track and add it again.', updated_ms = ? \
+             WHERE id = ? AND status = 'uploading'",
+        )
+        .bind(now)
+        .bind(&id)
+        .execute(&mut **tx)
+        .await?;
+        if done.rows_affected() == 1 {
+            failed.push(id);
+        }
+    }
+    Ok(failed)
 }

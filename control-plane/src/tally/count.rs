@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use segue_events::{Denial, Fact, Position};
 
-use super::PlayEvent;
+use super::{PlayEvent, publish};
 use crate::bus::Topic;
 use crate::clock;
 use crate::plays::rule::{self, Delivery, Play, Transition};
 use crate::state::Parts;
 use crate::store::plays::{self, Sums, TOTAL};
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, transaction};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -28,6 +28,10 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    pub(super) fn plays(&self) -> &[PlayEvent] {
+        &self.plays
+    }
+
     pub(super) fn tell(self, parts: &Parts) {
         for fact in self.facts {
             parts.bus.tell_json(Topic::Facts, fact);
@@ -40,11 +44,13 @@ impl Counted {
 
 /// Counts facts and stores the position after them.
 pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> Result<Counted, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    let told = count_facts(&mut tx, records, next.0).await?;
-    plays::set_offset(&mut tx, "facts", next.0).await?;
-    tx.commit().await?;
-    Ok(told)
+    transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        let told = count_facts(tx, records, next.0).await?;
+        publish::store(parts, tx, told.plays()).await?;
+        plays::set_offset(tx, "facts", next.0).await?;
+        Ok(told)
+    })
 }
 
 /// Counts facts that were not counted before; `before` is the position after them, for the log.
@@ -70,11 +76,11 @@ pub(super) async fn count_facts(tx: &mut Write, records: &[String], before: u64)
 /// Counts denials by reason and hour and stores the position after them: rows of the database for hours and reasons
 /// alone, however many denials there are.
 pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -> Result<(), StoreError> {
-    let mut tx = parts.store.begin().await?;
-    count_denials(&mut tx, records, next.0).await?;
-    plays::set_offset(&mut tx, "denials", next.0).await?;
-    tx.commit().await?;
-    Ok(())
+    transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        count_denials(tx, records, next.0).await?;
+        plays::set_offset(tx, "denials", next.0).await
+    })
 }
 
 /// Counts denials; `before` as above.

@@ -5,12 +5,12 @@
 //! lost) or from elsewhere counts nothing, and its edge is told where to go on. Ids are looked at besides, so that even a
 //! log that came back from a copy counts no fact twice.
 
-use super::count;
+use super::{count, publish};
 use crate::bus::Topic;
 use crate::clock;
 use crate::state::Parts;
 use crate::store::edges::{self, LogName};
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, plays, transaction};
 
 /// Where a batch belongs.
 #[derive(Clone, Copy, Debug)]
@@ -24,30 +24,39 @@ pub(crate) struct Received<'a> {
 
 /// Counts facts; gives the position to go on from.
 pub(crate) async fn facts(parts: &Parts, batch: Received<'_>, records: &[String]) -> Result<u64, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    if let Some(elsewhere) = elsewhere(&mut tx, batch).await? {
-        return Ok(elsewhere);
+    let (position, told) = transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        if let Some(elsewhere) = elsewhere(tx, batch).await? {
+            return Ok((elsewhere, None));
+        }
+        let told = count::count_facts(tx, records, batch.next).await?;
+        publish::store(parts, tx, told.plays()).await?;
+        edges::set_position(tx, batch.log, batch.next, clock::now_ms()).await?;
+        Ok::<_, StoreError>((batch.next, Some(told)))
+    })?;
+    if let Some(told) = told {
+        told.tell(parts);
     }
-    let told = count::count_facts(&mut tx, records, batch.next).await?;
-    edges::set_position(&mut tx, batch.log, batch.next, clock::now_ms()).await?;
-    tx.commit().await?;
-    told.tell(parts);
-    Ok(batch.next)
+    Ok(position)
 }
 
 /// Counts denials; gives the position to go on from.
 pub(crate) async fn denials(parts: &Parts, batch: Received<'_>, records: &[String]) -> Result<u64, StoreError> {
-    let mut tx = parts.store.begin().await?;
-    if let Some(elsewhere) = elsewhere(&mut tx, batch).await? {
-        return Ok(elsewhere);
+    let (position, told) = transaction!(parts.store, |tx| {
+        plays::begin(tx).await?;
+        if let Some(elsewhere) = elsewhere(tx, batch).await? {
+            return Ok((elsewhere, false));
+        }
+        count::count_denials(tx, records, batch.next).await?;
+        edges::set_position(tx, batch.log, batch.next, clock::now_ms()).await?;
+        Ok::<_, StoreError>((batch.next, true))
+    })?;
+    if told {
+        for record in records {
+            parts.bus.tell_json(Topic::Denials, record.as_str());
+        }
     }
-    count::count_denials(&mut tx, records, batch.next).await?;
-    edges::set_position(&mut tx, batch.log, batch.next, clock::now_ms()).await?;
-    tx.commit().await?;
-    for record in records {
-        parts.bus.tell_json(Topic::Denials, record.as_str());
-    }
-    Ok(batch.next)
+    Ok(position)
 }
 
 /// The position that is stored, where it is not the one that the batch begins at.

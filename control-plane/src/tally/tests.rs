@@ -176,13 +176,13 @@ async fn plays_end_by_the_clock_of_facts_and_of_the_wall() {
     catch_up(&parts, &log).await;
     let sums = total(&parts).await;
     assert_eq!((sums.plays, sums.ended), (2, 1), "the second began after the first was over");
-    end_plays(&parts, clock::now_ms()).await.unwrap();
-    end_plays(&parts, clock::now_ms()).await.unwrap();
+    end_plays(&parts, &fixture::held(&parts).await, clock::now_ms()).await.unwrap();
+    end_plays(&parts, &fixture::held(&parts).await, clock::now_ms()).await.unwrap();
     assert_eq!(total(&parts).await.ended, 2);
     // A fact of the second play comes late: it counts, and ends nothing twice.
     deliver(&log, "s1", 1, Some(t0 + 700_500));
     catch_up(&parts, &log).await;
-    end_plays(&parts, clock::now_ms()).await.unwrap();
+    end_plays(&parts, &fixture::held(&parts).await, clock::now_ms()).await.unwrap();
     let sums = total(&parts).await;
     assert_eq!((sums.plays, sums.ended, sums.media_ms), (2, 2, 18_000));
 }

@@ -12,13 +12,13 @@ use crate::bucket::Bucket;
 use crate::house::{ADMIN, House, config};
 
 /// A stream of events: name and data.
-struct Follower {
+pub(crate) struct Follower {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
 }
 
 impl Follower {
-    async fn new(house: &House, query: &str) -> Self {
+    pub(crate) async fn new(house: &House, query: &str) -> Self {
         let response =
             house.client.get(house.url(&format!("/v1/events{query}"))).bearer_auth(ADMIN).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -26,7 +26,7 @@ impl Follower {
         Self { bytes: response.bytes_stream().boxed(), text: String::new() }
     }
 
-    async fn next(&mut self) -> (String, Value) {
+    pub(crate) async fn next(&mut self) -> (String, Value) {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use segue_config::Secret;
-use segue_control_plane::{Control, ControlConfig, ControlInputs};
+use segue_control_plane::{Control, ControlConfig, ControlInputs, DatabaseConfig};
 
 use crate::bucket::Bucket;
 use crate::house::{House, config};
@@ -31,15 +31,21 @@ async fn a_database_that_cannot_be_made() {
     let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
     let mut config = config(folder.path(), &bucket);
     std::fs::write(folder.path().join("file"), "x").unwrap();
-    config.database = folder.path().join("file/control.db");
+    config.database = DatabaseConfig::Sqlite(folder.path().join("file/control.db"));
     let (kind, text) = refused(config.clone()).await;
     assert_eq!(kind, "database");
     assert!(text.contains("file"), "{text}");
-    config.database = folder.path().to_owned();
+    config.database = DatabaseConfig::Sqlite(folder.path().to_owned());
     assert_eq!(refused(config.clone()).await.0, "database");
     std::fs::write(folder.path().join("noise.db"), vec![7u8; 8192]).unwrap();
-    config.database = folder.path().join("noise.db");
-    assert_eq!(refused(config).await.0, "database");
+    config.database = DatabaseConfig::Sqlite(folder.path().join("noise.db"));
+    assert_eq!(refused(config.clone()).await.0, "database");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("mysql://segue@{closed}/segue").parse().unwrap();
+    config.database = DatabaseConfig::Mysql { url, password: Some(Secret::literal("s3cret")), connections: 2 };
+    let (kind, text) = refused(config).await;
+    assert_eq!(kind, "database");
+    assert!(text.contains("cannot reach the database 127.0.0.1/segue") && !text.contains("s3cret"), "{text}");
 }
 
 #[tokio::test]

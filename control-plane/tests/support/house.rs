@@ -14,6 +14,7 @@ use segue_events::EventLog;
 use serde_json::{Value, json};
 
 use crate::bucket::{ACCESS, Bucket, SECRET};
+use crate::database::database;
 
 pub(crate) const ADMIN: &str = "admin-token-of-the-tests";
 pub(crate) const WORKER: &str = "worker-token-of-the-tests";
@@ -24,7 +25,8 @@ pub(crate) const EDGE_BASE: &str = "http://edge.test:8080";
 pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
     ControlConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        database: folder.join("control.db"),
+        database: database(folder),
+        redis: None,
         objects: ObjectsConfig {
             endpoint: bucket.endpoint(),
             public_endpoint: None,
@@ -45,6 +47,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
         http: HttpConfig::default(),
+        fluvio: None,
     }
 }
 

@@ -59,6 +59,12 @@ impl AccessPolicy {
         self.ready.policy()
     }
 
+    /// Calls that began.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.ready.calls()
+    }
+
     /// For metrics.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -36,6 +36,29 @@ pub struct Attached {
     pub candidate: Option<(Arc<AccessPolicy>, Trial)>,
 }
 
+/// As what a policy decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The active version.
+    Active,
+    /// The candidate, for its share of sessions.
+    Canary,
+}
+
+/// Who is told what each policy of a chain said, while a request waits: for counts, so it must not take long.
+pub trait Witness {
+    /// The policy at `place` was asked, and heeded.
+    fn decided(&mut self, place: usize, role: Role, said: Result<&Verdict, &Failure>, took: Duration);
+    /// The shadow at `place` was asked. `beside` is what the request got from the active version, its fail mode included; none where there is none.
+    fn shadowed(&mut self, place: usize, beside: Option<&Verdict>, would: Result<&Verdict, &Failure>, took: Duration);
+}
+
+/// Nobody.
+impl Witness for () {
+    fn decided(&mut self, _: usize, _: Role, _: Result<&Verdict, &Failure>, _: Duration) {}
+    fn shadowed(&mut self, _: usize, _: Option<&Verdict>, _: Result<&Verdict, &Failure>, _: Duration) {}
+}
+
 /// What a shadow would have said.
 #[derive(Debug)]
 pub struct Shadowed {
@@ -92,7 +115,12 @@ impl Chain {
     /// Asks all in order, until one denies. Synchronous; waits for nothing but the policies themselves.
     #[must_use]
     pub fn authorize(&self, request: &RequestView<'_>) -> Decision {
-        let started = Instant::now();
+        self.authorize_before(request, &mut ())
+    }
+
+    /// As [`Chain::authorize`]; `witness` is told of each policy.
+    #[must_use]
+    pub fn authorize_before(&self, request: &RequestView<'_>, witness: &mut impl Witness) -> Decision {
         let mut decision = Decision {
             verdict: Verdict::Abstain,
             policy: None,
@@ -100,28 +128,46 @@ impl Chain {
             shadows: Vec::new(),
             took: Duration::ZERO,
         };
-        let mut shadows_took = Duration::ZERO;
-        for place in &self.places {
+        // One look at the clock for each policy: where one ends, the next begins.
+        let mut clock = Clock(Instant::now());
+        for (number, place) in self.places.iter().enumerate() {
             let (decides, shadow) = place.cast(request);
-            let verdict = decides.map(|policy| decision.ask(policy, request));
+            let verdict = decides.map(|(policy, role)| {
+                let said = policy.authorize(request);
+                let took = clock.lap();
+                decision.took += took;
+                witness.decided(number, role, said.as_ref(), took);
+                decision.take(policy, said)
+            });
             if let Some(shadow) = shadow {
-                let begun = Instant::now();
                 let said = shadow.authorize(request);
-                let took = begun.elapsed();
-                shadows_took += took;
+                let took = clock.lap();
+                witness.shadowed(number, verdict.as_ref(), said.as_ref(), took);
                 let beside = verdict.as_ref().map_or("none", Verdict::kind);
                 decision.shadows.push(Shadowed { policy: Arc::clone(shadow.label()), verdict: said, beside, took });
             }
-            if let (Some(verdict), Some(policy)) = (verdict, decides)
+            if let (Some(verdict), Some((policy, _))) = (verdict, decides)
                 && decision.heed(verdict, policy)
             {
                 break;
             }
         }
-        decision.took = started.elapsed().saturating_sub(shadows_took);
         decision
     }
 }
+
+struct Clock(Instant);
+
+impl Clock {
+    /// Time since the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now.saturating_duration_since(std::mem::replace(&mut self.0, now))
+    }
+}
+
+/// Who decides about a request and as what, and who is asked beside.
+type Cast<'a> = (Option<(&'a Arc<AccessPolicy>, Role)>, Option<&'a Arc<AccessPolicy>>);
 
 impl Attached {
     /// A policy that decides for everybody.
@@ -131,20 +177,23 @@ impl Attached {
     }
 
     /// Who decides about this request, and who is asked beside.
-    fn cast(&self, request: &RequestView<'_>) -> (Option<&Arc<AccessPolicy>>, Option<&Arc<AccessPolicy>>) {
-        let active = self.active.as_ref();
+    fn cast(&self, request: &RequestView<'_>) -> Cast<'_> {
+        let active = self.active.as_ref().map(|policy| (policy, Role::Active));
         match &self.candidate {
             None => (active, None),
             Some((shadow, Trial::Shadow)) => (active, Some(shadow)),
-            Some((canary, Trial::Canary(share))) if is_canary(&self.name, request, *share) => (Some(canary), None),
+            Some((canary, Trial::Canary(share))) if is_canary(&self.name, request, *share) => {
+                (Some((canary, Role::Canary)), None)
+            }
             Some((_, Trial::Canary(_))) => (active, None),
         }
     }
 }
 
 impl Decision {
-    fn ask(&mut self, policy: &Arc<AccessPolicy>, request: &RequestView<'_>) -> Verdict {
-        match policy.authorize(request) {
+    /// What an answer, or none, means for the request.
+    fn take(&mut self, policy: &Arc<AccessPolicy>, said: Result<Verdict, Failure>) -> Verdict {
+        match said {
             Ok(verdict) => verdict,
             Err(failure) => {
                 self.failures.push((Arc::clone(policy.label()), failure, policy.on_failure));

@@ -108,8 +108,9 @@ pub struct Loaded {
 /// A policy as it was last loaded.
 #[derive(Clone)]
 struct Entry {
-    /// The manifest's text and the digests of its files: what it was made from.
+    /// The manifest's text and the stamps of its files: what it was made from, beside the services.
     made_from: (String, Vec<Option<Stamp>>),
+    services: Arc<Services>,
     order: i32,
     active: Option<Active>,
     candidate: Option<(Arc<AccessPolicy>, Trial)>,
@@ -126,7 +127,8 @@ type Stamp = (u64, Option<SystemTime>);
 /// A folder of policies, and what was last loaded from it.
 pub struct Folder {
     path: PathBuf,
-    seen: BTreeMap<PathBuf, Stamp>,
+    /// What was there at the last look, and what policies were lent then.
+    seen: Option<(BTreeMap<PathBuf, Stamp>, Arc<Services>)>,
     entries: BTreeMap<String, Entry>,
     compiled: HashMap<PathBuf, (Stamp, Policy)>,
 }
@@ -135,26 +137,26 @@ impl Folder {
     /// Remembers nothing yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, seen: BTreeMap::new(), entries: BTreeMap::new(), compiled: HashMap::new() }
+        Self { path, seen: None, entries: BTreeMap::new(), compiled: HashMap::new() }
     }
 
-    /// Looks at the folder. `None`: nothing has changed since the last time.
+    /// Looks at the folder. `None`: nothing has changed since the last time, the folder and `services` alike; with other
+    /// services every policy is configured anew.
     ///
     /// # Errors
     /// The folder cannot be read; what was loaded stays as it is.
-    pub fn load(&mut self, host: &PolicyHost, services: &Services) -> io::Result<Option<Loaded>> {
+    pub fn load(&mut self, host: &PolicyHost, services: &Arc<Services>) -> io::Result<Option<Loaded>> {
         let seen = self.look()?;
-        if seen == self.seen && !self.entries.is_empty() {
+        if self.seen.as_ref().is_some_and(|(known, lent)| seen == *known && Arc::ptr_eq(lent, services)) {
             return Ok(None);
         }
         self.compiled.retain(|path, (stamp, _)| seen.get(path) == Some(stamp));
         let manifests = seen.keys().filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
-        let services = Arc::new(services.clone());
         let (mut entries, mut problems) = (BTreeMap::new(), Vec::new());
         for path in manifests {
             let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
             let before = self.entries.get(&name).cloned();
-            match self.entry(host, &services, path, &name, &seen, before.as_ref()) {
+            match self.entry(host, services, path, &name, &seen, before.as_ref()) {
                 Ok(entry) => _ = entries.insert(name, entry),
                 Err(text) => {
                     let kept = before.as_ref().and_then(|entry| entry.active.as_ref()).map(Active::label);
@@ -163,7 +165,7 @@ impl Folder {
                 }
             }
         }
-        (self.seen, self.entries) = (seen, entries);
+        (self.seen, self.entries) = (Some((seen, Arc::clone(services))), entries);
         Ok(Some(self.loaded(problems)))
     }
 
@@ -196,10 +198,12 @@ impl Folder {
         let trial = manifest.candidate.as_ref().map(|candidate| self.path.join(&candidate.file));
         let stamps = [Some(&file), trial.as_ref()].map(|file| file.and_then(|file| seen.get(file)).copied());
         let made_from = (text, stamps.to_vec());
-        if let Some(before) = before.filter(|before| before.made_from == made_from) {
+        let same = |before: &&Entry| before.made_from == made_from && Arc::ptr_eq(&before.services, services);
+        if let Some(before) = before.filter(same) {
             return Ok(before.clone());
         }
-        let mut entry = Entry { made_from, order: manifest.order, active: None, candidate: None };
+        let services_ = Arc::clone(services);
+        let mut entry = Entry { made_from, services: services_, order: manifest.order, active: None, candidate: None };
         if manifest.mode == Mode::Off {
             return Ok(entry);
         }

@@ -55,7 +55,7 @@ mod verdict;
 
 pub use access::{AccessPolicy, FailMode};
 pub use bounds::{Bounds, HostConfig};
-pub use chain::{Attached, Chain, Decision, Shadowed, Trial};
+pub use chain::{Attached, Chain, Decision, Role, Shadowed, Trial, Witness};
 pub use check::{Checked, World};
 pub use engine::{HostError, PolicyHost};
 pub use failure::{Failure, Refused};

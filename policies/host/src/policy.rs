@@ -51,8 +51,6 @@ impl std::fmt::Debug for Policy {
 /// What a call of one policy was like, for metrics: read, never reset.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Calls that began.
-    pub calls: AtomicU64,
     /// Instances that were made.
     pub instances: AtomicU64,
     /// Calls that waited for an instance: more threads than [`crate::Bounds::instances`].
@@ -81,13 +79,22 @@ pub(crate) struct Live {
     memory: usize,
 }
 
+/// The place of one thread's instance. On a cache line of its own: threads that answer requests write to nothing in common.
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot {
+    live: Mutex<Option<Box<Live>>>,
+    /// Calls that began here.
+    calls: AtomicU64,
+}
+
 /// A policy with its configuration, and its instances.
 pub(crate) struct Ready {
     policy: Policy,
     pub(crate) label: Arc<str>,
     config: String,
     services: Arc<Services>,
-    slots: Box<[Mutex<Option<Box<Live>>>]>,
+    slots: Box<[Slot]>,
     breaker: Breaker,
     counters: Counters,
 }
@@ -96,7 +103,7 @@ impl Ready {
     /// Makes the first instance, so that a configuration that is refused is refused here and not at a request.
     pub(crate) fn new(policy: Policy, label: &str, config: String, services: Arc<Services>) -> Result<Self, Failure> {
         let bounds = &policy.bounds;
-        let slots = (0..bounds.instances.max(1)).map(|_| Mutex::new(None)).collect();
+        let slots = (0..bounds.instances.max(1)).map(|_| Slot::default()).collect();
         let breaker = Breaker::new(bounds.failures, bounds.rest);
         let ready =
             Self { label: label.into(), config, services, slots, breaker, counters: Counters::default(), policy };
@@ -117,6 +124,11 @@ impl Ready {
         &self.counters
     }
 
+    /// Calls that began.
+    pub(crate) fn calls(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.calls.load(Relaxed)).sum()
+    }
+
     pub(crate) fn rests(&self) -> bool {
         self.breaker.rests()
     }
@@ -131,7 +143,6 @@ impl Ready {
         if !self.breaker.admits() {
             return Err(self.count(Failure::Resting));
         }
-        self.counters.calls.fetch_add(1, Relaxed);
         let answer = self.attempt(time, request, call);
         match answer {
             Ok(answer) => {
@@ -153,7 +164,8 @@ impl Ready {
         request: Option<&RequestView<'_>>,
         call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
     ) -> Result<R, Failure> {
-        let mut slot = self.slot();
+        let (mut slot, calls) = self.slot();
+        calls.fetch_add(1, Relaxed);
         // Taken out: a panic of the host leaves an empty slot, and not an instance in the middle of something.
         let mut live = match slot.take() {
             Some(live) => live,
@@ -186,24 +198,25 @@ impl Ready {
         live.calls < bounds.calls && live.store.data().memory <= live.memory.saturating_add(bounds.growth)
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Box<Live>>> {
+    fn slot(&self) -> (MutexGuard<'_, Option<Box<Live>>>, &AtomicU64) {
         let count = self.slots.len();
         let own = ordinal() % count;
         for place in own..own + count {
             let Some(slot) = self.slots.get(place % count) else { continue };
-            match slot.try_lock() {
-                Ok(slot) => return slot,
-                Err(TryLockError::Poisoned(slot)) => return slot.into_inner(),
+            match slot.live.try_lock() {
+                Ok(live) => return (live, &slot.calls),
+                Err(TryLockError::Poisoned(live)) => return (live.into_inner(), &slot.calls),
                 Err(TryLockError::WouldBlock) => {}
             }
         }
         self.counters.waits.fetch_add(1, Relaxed);
         // `own` is within the slots, of which there is at least one.
-        self.slots[own].lock().unwrap_or_else(PoisonError::into_inner)
+        let slot = &self.slots[own];
+        (slot.live.lock().unwrap_or_else(PoisonError::into_inner), &slot.calls)
     }
 
     fn keep(&self, live: Box<Live>) {
-        *self.slot() = Some(live);
+        *self.slot().0 = Some(live);
     }
 
     fn count(&self, failure: Failure) -> Failure {

@@ -56,6 +56,24 @@ pub enum ForeignRefusal {
     CountryMismatch,
 }
 
+impl ForeignRefusal {
+    /// The reason word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Malformed => "malformed",
+            Self::KeyUnknown => "key-unknown",
+            Self::SignatureInvalid => "signature-invalid",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::OutOfScope => "out-of-scope",
+            Self::AddressMismatch => "address-mismatch",
+            Self::CountryMismatch => "country-mismatch",
+        }
+    }
+}
+
 /// What a foreign ticket is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -104,6 +122,12 @@ impl TicketScheme {
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         &self.ready.label
+    }
+
+    /// Calls that began.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.ready.calls()
     }
 
     /// For metrics.

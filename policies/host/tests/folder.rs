@@ -5,11 +5,13 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock};
 
 use segue_policy_host::{Folder, Loaded, RequestView, Services, Trial, Verdict};
 use support::{ABSTAIN, FINE, HOST, OWN, denial, handwritten};
+
+static SERVICES: LazyLock<Arc<Services>> = LazyLock::new(Arc::default);
 
 fn put(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     // In its place at once, as who changes a watched folder should.
@@ -23,7 +25,7 @@ fn denies(status: u16) -> Vec<u8> {
 }
 
 fn load(folder: &mut Folder) -> Loaded {
-    folder.load(&HOST, &Services::default()).unwrap().expect("something changed")
+    folder.load(&HOST, &SERVICES).unwrap().expect("something changed")
 }
 
 fn status(loaded: &Loaded) -> Option<u16> {
@@ -45,7 +47,7 @@ fn policies_are_asked_in_order_and_what_breaks_keeps_its_last_good_version() {
     let first = load(&mut folder);
     assert_eq!(first.problems, []);
     assert_eq!(status(&first), Some(451), "0 comes before 5");
-    assert!(folder.load(&HOST, &Services::default()).unwrap().is_none(), "nothing changed");
+    assert!(folder.load(&HOST, &SERVICES).unwrap().is_none(), "nothing changed");
 
     put(path, "b.wasm", b"half a file");
     let second = load(&mut folder);
@@ -82,6 +84,20 @@ fn what_did_not_change_keeps_its_instances() {
 }
 
 #[test]
+fn with_other_services_policies_are_configured_anew() {
+    let home = tempfile::tempdir().unwrap();
+    put(home.path(), "a.wasm", handwritten(FINE, ABSTAIN, ""));
+    put(home.path(), "a.toml", "");
+    let mut folder = Folder::new(home.path().to_owned());
+    let of = |loaded: Loaded| Arc::clone(loaded.chain.places()[0].active.as_ref().unwrap());
+    let first = of(load(&mut folder));
+    let other = Arc::new(Services::default());
+    let second = of(folder.load(&HOST, &other).unwrap().expect("the services changed"));
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(folder.load(&HOST, &other).unwrap().is_none());
+}
+
+#[test]
 fn a_problem_says_which_file_and_what() {
     let home = tempfile::tempdir().unwrap();
     let cases = [
@@ -100,5 +116,5 @@ fn a_problem_says_which_file_and_what() {
         assert_eq!(loaded.problems[0].kept, None);
         assert!(loaded.chain.is_empty());
     }
-    assert!(Folder::new(home.path().join("nowhere")).load(&HOST, &Services::default()).is_err());
+    assert!(Folder::new(home.path().join("nowhere")).load(&HOST, &SERVICES).is_err());
 }

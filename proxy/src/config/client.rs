@@ -1,9 +1,12 @@
 //! `[client]`: who may say who the client is.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use segue_config::{Section, Value};
+
+use crate::client::Countries;
 
 /// Where the client's address comes from. By default it is the peer's.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +17,8 @@ pub struct ClientConfig {
     pub header: ForwardedHeader,
     /// Whether they begin each connection with a header of the PROXY protocol (`proxy_protocol`).
     pub proxy_protocol: ProxyProtocol,
+    /// A MaxMind database that says which country an address is in (`country`), for policies. Followed as it changes.
+    pub country: Option<PathBuf>,
 }
 
 /// A header that lists the hops of a request. One is read and never the other: a proxy that writes the one passes on
@@ -51,7 +56,11 @@ impl ClientConfig {
             trusted_proxies: blocks.into_iter().map(|Block(block)| block).collect(),
             header: section.or("header", ForwardedHeader::default()),
             proxy_protocol: section.or("proxy_protocol", ProxyProtocol::default()),
+            country: section.get("country"),
         };
+        if let Some(Err(problem)) = config.country.as_deref().map(Countries::open) {
+            section.problem("country", problem);
+        }
         if config.proxy_protocol != ProxyProtocol::Off && config.trusted_proxies.is_empty() {
             section.problem(
                 "proxy_protocol",

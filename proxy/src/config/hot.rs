@@ -1,4 +1,4 @@
-//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway.
+//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, what policies are lent.
 //!
 //! Invariants: all of it is read by the same functions at start and at every later reading of the file, and reaches
 //! requests in the snapshot alone. What else should change without a restart joins [`Reloadable`], and
@@ -12,6 +12,8 @@ use std::time::Duration;
 use segue_config::{Document, Moment, Secret, Section, Span};
 use segue_signing::{Key, Revocation, SigningSecret};
 
+use super::policies::PolicyServices;
+
 /// A revocations file larger than this is refused: some fifty thousand entries.
 const REVOCATIONS_MAX: u64 = 4 * 1024 * 1024;
 
@@ -24,6 +26,8 @@ pub struct Reloadable {
     pub revocations: Vec<Revocation>,
     /// Clock difference that is forgiven (`[tickets] leeway`).
     pub leeway: Duration,
+    /// What policies are lent (`[policies.keys]`, `[policies.tables]`).
+    pub services: PolicyServices,
     /// Files beside the configuration itself whose change means that it is to be read again.
     pub files: Vec<PathBuf>,
 }
@@ -44,6 +48,7 @@ impl Reloadable {
             }
             this.files.push(file);
         }
+        this.services = PolicyServices::read(&root.section("policies"), &mut this.files);
         this
     }
 }

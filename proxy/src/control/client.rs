@@ -1,4 +1,4 @@
-//! Calls of the control plane: one HTTP client, bounded in time and in bytes, and the pauses between calls that fail.
+//! Calls of the control plane: one HTTP client, bounded in time and in bytes.
 
 use std::time::Duration;
 
@@ -13,11 +13,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 /// An error's text, as far as it is repeated in the log.
 const ERROR_MAX: usize = 4096;
-
-/// The first pause after a failure; doubled for each one in a row.
-const PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause: a control plane that is back is found within it.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a call did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -120,63 +115,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = next;
     }
     cause.to_string()
-}
-
-/// Pauses that grow with every failure in a row.
-#[derive(Debug)]
-pub(crate) struct Pauses {
-    next: Duration,
-}
-
-impl Pauses {
-    pub(crate) fn new() -> Self {
-        Self { next: PAUSE }
-    }
-
-    /// The last call went well. `true`: the one before had not.
-    pub(crate) fn over(&mut self) -> bool {
-        let failed = self.is_failing();
-        self.next = PAUSE;
-        failed
-    }
-
-    /// Whether the last call failed.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.next > PAUSE
-    }
-
-    /// How long to wait now: between half of the pause and all of it, so that edges do not come all at once. `true`
-    /// beside it for the first failure in a row, which is the one to log.
-    pub(crate) fn take(&mut self) -> (Duration, bool) {
-        let (pause, first) = (self.next, self.next == PAUSE);
-        self.next = (self.next * 2).min(PAUSE_MAX);
-        (jittered(pause), first)
-    }
-}
-
-/// Between half of `span` and all of it.
-pub(crate) fn jittered(span: Duration) -> Duration {
-    let mut byte = [0xff_u8];
-    // Without randomness everybody waits the whole of it.
-    let _ = getrandom::fill(&mut byte);
-    span / 2 + span / 2 * u32::from(byte[0]) / 255
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_bound_and_start_again() {
-        let mut pauses = Pauses::new();
-        assert!(!pauses.over());
-        let (first, is_first) = pauses.take();
-        assert!(is_first && first >= PAUSE / 2 && first <= PAUSE, "{first:?}");
-        for _ in 0..20 {
-            let (pause, is_first) = pauses.take();
-            assert!(!is_first && pause <= PAUSE_MAX, "{pause:?}");
-        }
-        assert!(pauses.take().0 >= PAUSE_MAX / 2);
-        assert!(pauses.over() && !pauses.over());
-    }
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::IF_NONE_MATCH;
+use segue_events::Pauses;
 use segue_signing::{Followed, SnapshotDelta};
 
-use super::client::{Client, ControlError, Pauses, send};
+use super::client::{Client, ControlError, send};
 use super::kept::Kept;
 use crate::edge::Shared;
 use crate::snapshot::{unix_ms, unix_s};
@@ -29,7 +30,7 @@ const AT_LEAST: Duration = Duration::from_millis(20);
 
 /// Follows until it is dropped.
 pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Kept>, mut followed: Followed) {
-    let mut pauses = Pauses::new();
+    let mut pauses = Pauses::default();
     let mut is_first = true;
     loop {
         // At first, and after a failure, it asks for what is there: to be confirmed at once is worth more than to be told
@@ -41,7 +42,7 @@ pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Kept>, m
                     tracing::info!("the control plane answers again");
                 }
                 let taken = match answer {
-                    Some(delta) => take_over(shared, kept, &mut followed, delta).await,
+                    Some(delta) => take_over(shared, kept, &mut followed, delta, is_first).await,
                     None => true,
                 };
                 if taken {
@@ -73,6 +74,7 @@ async fn look(client: &Client, followed: &Followed, wait: Duration) -> Result<Op
     if cursor > 0 {
         request = request
             .query(&[("cursor", cursor.to_string().as_str()), ("keys", followed.keys_tag())])
+            .query(&[("policies", followed.policies_tag())])
             .header(IF_NONE_MATCH, format!("\"{cursor}\""));
     }
     let (status, body) = send(request, wait + SLACK, ANSWER_MAX).await?;
@@ -83,7 +85,13 @@ async fn look(client: &Client, followed: &Followed, wait: Duration) -> Result<Op
 }
 
 /// Whether the change is in force.
-async fn take_over(shared: &Shared, kept: Option<&Kept>, followed: &mut Followed, delta: SnapshotDelta) -> bool {
+async fn take_over(
+    shared: &Shared,
+    kept: Option<&Kept>,
+    followed: &mut Followed,
+    delta: SnapshotDelta,
+    is_first: bool,
+) -> bool {
     let (revision, partial) = (delta.revision, delta.partial);
     let next = match followed.apply(delta, unix_s()) {
         Ok(next) => next,
@@ -93,9 +101,13 @@ async fn take_over(shared: &Shared, kept: Option<&Kept>, followed: &mut Followed
             return false;
         }
     };
-    if let Err(error) = shared.snapshots.publish(Arc::new(next.document())) {
+    let document = Arc::new(next.document());
+    if let Err(error) = shared.snapshots.publish(Arc::clone(&document)) {
         tracing::error!(revision, %error, "a snapshot cannot be used; the last good one goes on serving");
         return false;
+    }
+    if is_first || next.policies_tag() != followed.policies_tag() {
+        shared.desk.tell(&shared.snapshots, document.policies.clone());
     }
     shared.metrics.snapshots.add(1);
     tracing::debug!(revision, partial, "a snapshot is in force");

@@ -4,14 +4,21 @@
 
 use std::time::Duration;
 
+use segue_events::{Pauses, jittered};
 use segue_signing::{EdgeReport, KeyUseReport};
 
-use super::client::{Client, Pauses, jittered, send};
+use super::client::{Client, send};
 use crate::edge::Shared;
 use crate::snapshot::unix_ms;
 
 /// Between two reports: how exact "last used" is.
 const EVERY: Duration = Duration::from_secs(5);
+/// What changes in so short a time is told together, so that a change of all policies is not one report for each.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// Rows of a report, so that it stays well under what the control plane reads; the counts of more versions and reasons than
+/// these are in the edge's own metrics.
+const VERDICTS_MAX: usize = 2_000;
+const DIFFERENCES_MAX: usize = 500;
 const WITHIN: Duration = Duration::from_secs(10);
 /// An answer has no body.
 const ANSWER_MAX: usize = 4096;
@@ -19,7 +26,7 @@ const ANSWER_MAX: usize = 4096;
 /// Reports until it is dropped.
 pub(super) async fn run(shared: &Shared, client: &Client) {
     let boot = unix_ms();
-    let mut pauses = Pauses::new();
+    let mut pauses = Pauses::default();
     loop {
         let request = client.post("/v1/edge/report").json(&report(shared, boot));
         match send(request, WITHIN, ANSWER_MAX).await {
@@ -33,7 +40,11 @@ pub(super) async fn run(shared: &Shared, client: &Client) {
                 }
             }
         }
-        tokio::time::sleep(jittered(EVERY)).await;
+        // How a policy stands is told at once: somebody may be waiting for it with a finger on the switch.
+        tokio::select! {
+            () = tokio::time::sleep(jittered(EVERY)) => {}
+            () = shared.desk.news.notified() => tokio::time::sleep(TOGETHER).await,
+        }
     }
 }
 
@@ -49,6 +60,9 @@ fn report(shared: &Shared, boot: u64) -> EdgeReport {
         let waiting = events.facts().end().0.saturating_sub(events.facts().acknowledged().0);
         counters.insert("facts_waiting_bytes".to_owned(), waiting);
     }
+    let (mut verdicts, mut differences) = (shared.desk.tallies.verdicts(), shared.desk.tallies.differences());
+    verdicts.truncate(VERDICTS_MAX);
+    differences.truncate(DIFFERENCES_MAX);
     EdgeReport {
         edge: shared.config.name.clone(),
         boot,
@@ -57,6 +71,8 @@ fn report(shared: &Shared, boot: u64) -> EdgeReport {
         uptime_s: unix_ms().saturating_sub(boot) / 1000,
         keys: snapshot.keyring.uses().map(used).collect(),
         counters,
-        ..EdgeReport::default()
+        policies: shared.desk.standings(),
+        verdicts,
+        differences,
     }
 }

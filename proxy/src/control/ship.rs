@@ -1,151 +1,73 @@
-//! Handing facts and denials over: batches of the local log, in order, until the control plane has them.
+//! The control plane as a [`Sink`]: parcels of facts and denials, posted and counted before the answer.
 //!
-//! Invariants: the log is the spool. A batch is acknowledged there after the control plane answered, which it does after
-//! its commit; what it has already it does not count again, and says where to go on. So nothing is lost or counted twice
-//! by an answer that does not arrive, or by the death of either side. A log is known by a name of its own, which lies
-//! beside it: a folder that is made anew is another log.
+//! Invariants: the answer comes after the commit; what the control plane has already it does not count again, and says
+//! where to go on. So nothing is lost or counted twice by an answer that does not arrive, or by the death of either
+//! side. A log is known by a name of its own, which lies beside it: a folder that is made anew is another log.
 //!
-//! On failure: the batch is sent again after a growing pause. Meanwhile the log takes what comes, within its bound.
+//! On failure: the same parcel is posted again; whatever the control plane made of it, it says then.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use segue_events::{EventLog, Log, LogError, Position};
+use segue_events::{Most, Parcel, Position, Sink, SinkError};
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, ControlError, Pauses, send};
-use crate::edge::Shared;
+use super::client::{Client, ControlError, send};
 
-/// Records of one batch: what the control plane counts in one transaction of some hundred milliseconds.
-const BATCH: usize = 500;
-/// Bytes of one batch, so that it is sent in a moment on a thin line.
-const BATCH_BYTES: usize = 1 << 20;
 const WITHIN: Duration = Duration::from_secs(40);
 const ANSWER_MAX: usize = 4096;
 /// The name of the file that names the log.
 const NAME_FILE: &str = "log-name";
-
-/// What stops a batch.
-#[derive(Debug, thiserror::Error)]
-enum ShipError {
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error("event log: {0}")]
-    Log(#[from] LogError),
-    #[error("the name of the event log: {0}")]
-    Name(#[from] io::Error),
-}
 
 #[derive(Deserialize)]
 struct Answer {
     position: u64,
 }
 
-/// One of the two logs on its way.
-struct Stream<'a> {
-    shared: &'a Shared,
-    client: &'a Client,
-    dir: &'a Path,
-    log: &'a Log,
+/// One of an edge's two logs on its way to the control plane.
+#[derive(Debug)]
+pub(crate) struct ControlSink {
+    client: Arc<Client>,
+    edge: String,
+    /// The folder of both logs, which has their name.
+    dir: PathBuf,
     stream: &'static str,
 }
 
-/// Ships both logs until `stop`, and then for as long as it goes well and there is something left.
-pub(super) async fn run(shared: &Shared, client: &Client, events: &EventLog, dir: &Path, stop: &CancellationToken) {
-    // Made before both ask for it. Where it cannot be, every batch says so.
-    let _made = name(dir);
-    let facts = Stream { shared, client, dir, log: events.facts(), stream: "facts" };
-    let denials = Stream { shared, client, dir, log: events.denials(), stream: "denials" };
-    tokio::join!(facts.run(stop), denials.run(stop));
+impl ControlSink {
+    /// The sinks of facts and of denials.
+    pub(crate) fn both(client: &Arc<Client>, edge: &str, dir: &Path) -> [Self; 2] {
+        // Made before both ask for it. Where it cannot be, every parcel says so.
+        let _made = name(dir);
+        ["facts", "denials"].map(|stream| Self {
+            client: Arc::clone(client),
+            edge: edge.to_owned(),
+            dir: dir.to_owned(),
+            stream,
+        })
+    }
 }
 
-impl Stream<'_> {
-    async fn run(&self, stop: &CancellationToken) {
-        let mut pauses = Pauses::new();
-        let mut at = None;
-        loop {
-            match self.step(&mut at, stop).await {
-                Ok(true) => {
-                    if pauses.over() {
-                        tracing::info!(stream = self.stream, "facts are handed over again");
-                    }
-                }
-                Ok(false) => return,
-                Err(error) => {
-                    self.shared.standing.ship_failures.add(1);
-                    let (pause, first) = pauses.take();
-                    if first {
-                        tracing::warn!(stream = self.stream, %error, "facts stay in the local log; trying on");
-                    }
-                    // Whatever the control plane made of it, it says at the next batch.
-                    if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
+impl Sink for ControlSink {
+    const KIND: &'static str = "control";
+    /// What the control plane counts in one transaction of some hundred milliseconds, and takes in one body.
+    const MOST: Most = Most { records: 500, bytes: 1 << 20 };
 
-    /// Hands one batch over, or waits for one. `false`: it is over.
-    async fn step(&self, at: &mut Option<Position>, stop: &CancellationToken) -> Result<bool, ShipError> {
-        // The first batch of a process is empty: it asks where to go on.
-        let Some(from) = *at else {
-            let from = self.log.start();
-            *at = Some(self.hand_over(from, from, &[]).await?);
-            return Ok(true);
-        };
-        let batch = match self.log.read(from, BATCH) {
-            // The folder came back from an older copy, and with it the name.
-            Err(LogError::Ahead { .. }) => {
-                rename(self.dir)?;
-                *at = None;
-                return Ok(true);
-            }
-            batch => batch?,
-        };
-        if batch.skipped > 0 {
-            tracing::error!(
-                stream = self.stream,
-                bytes = batch.skipped,
-                "records were lost before they were handed over"
-            );
-        }
-        if batch.next == from {
-            return Ok(stop.run_until_cancelled(self.log.changed(from)).await.is_some());
-        }
-        let mut bytes = 0;
-        let fits = batch.records.iter().take_while(|(_, record)| {
-            bytes += record.len() + 1;
-            bytes <= BATCH_BYTES
-        });
-        let count = fits.count().max(1).min(batch.records.len());
-        let taken = batch.records.get(..count).unwrap_or_default();
-        let whole = count == batch.records.len();
-        let next = if whole { batch.next } else { taken.last().map_or(batch.next, |(after, _)| *after) };
-        let next = self.hand_over(from, next, taken).await?;
-        *at = Some(next);
-        Ok(true)
-    }
-
-    /// Posts a batch; gives the place to go on from.
-    async fn hand_over(
-        &self,
-        from: Position,
-        next: Position,
-        records: &[(Position, String)],
-    ) -> Result<Position, ShipError> {
+    async fn take(&mut self, parcel: Parcel<'_>) -> Result<Position, SinkError> {
+        let Parcel { log, from, next, records } = parcel;
         let mut body = String::with_capacity(records.iter().map(|(_, record)| record.len() + 1).sum());
         for (_, record) in records {
             body.push_str(record);
             body.push('\n');
         }
+        let named = |error: io::Error| SinkError::new("log-name", format!("the name of the event log: {error}"));
         let (from_, next_) = (from.0.to_string(), next.0.to_string());
-        let name = name(self.dir)?;
-        let first = if from <= self.log.start() { "true" } else { "false" };
+        let name = name(&self.dir).map_err(named)?;
+        let first = if from <= log.start() { "true" } else { "false" };
         let query = [
-            ("edge", self.shared.config.name.as_str()),
+            ("edge", self.edge.as_str()),
             ("log", &name),
             ("stream", self.stream),
             ("from", &from_),
@@ -156,21 +78,20 @@ impl Stream<'_> {
         let (_, answer) = send(request.header("content-type", "application/x-ndjson"), WITHIN, ANSWER_MAX).await?;
         let Answer { position } =
             serde_json::from_slice(&answer).map_err(|error| ControlError::Answer(error.to_string()))?;
-        let position = Position(position);
-        if position == next {
-            self.shared.standing.shipped.add(records.len() as u64);
-        }
-        if position > self.log.end() {
+        if Position(position) > log.end() {
             // It knows a log of this name that went further: this one came back from an older copy.
-            tracing::warn!(
-                stream = self.stream,
-                "the event log is older than what was handed over; it gets a new name"
-            );
-            rename(self.dir)?;
-            return Ok(self.log.start());
+            let stream = self.stream;
+            tracing::warn!(stream, "the event log is older than what was handed over; it gets a new name");
+            rename(&self.dir).map_err(named)?;
+            return Ok(log.start());
         }
-        self.log.acknowledge(position);
-        Ok(position.max(self.log.start()))
+        Ok(Position(position))
+    }
+}
+
+impl From<ControlError> for SinkError {
+    fn from(error: ControlError) -> Self {
+        Self::new(error.kind(), error.to_string())
     }
 }
 

@@ -30,8 +30,6 @@ pub(crate) struct Standing {
     ages: OnceLock<SnapshotConfig>,
     pub(crate) follow_failures: Counter,
     pub(crate) report_failures: Counter,
-    pub(crate) ship_failures: Counter,
-    pub(crate) shipped: Counter,
     pub(crate) keep_failures: Counter,
 }
 
@@ -120,8 +118,6 @@ impl Standing {
         for (name, help, counter) in [
             ("segue_control_follow_failures_total", "Failed looks at the snapshot.", &self.follow_failures),
             ("segue_control_report_failures_total", "Reports that were not taken.", &self.report_failures),
-            ("segue_ship_failures_total", "Batches of facts and denials that were not taken.", &self.ship_failures),
-            ("segue_shipped_total", "Facts and denials that the control plane has.", &self.shipped),
             ("segue_snapshot_keep_failures_total", "Snapshots that could not be kept on disk.", &self.keep_failures),
         ] {
             sample(name, "counter", help, counter.get());

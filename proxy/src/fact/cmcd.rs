@@ -1,14 +1,21 @@
-//! Common media client data as players send it (CTA-5004): in the query `CMCD` or in four headers.
+//! Common media client data as players send it, version 1 (CTA-5004) and version 2 (CTA-5004-B): in the query `CMCD`
+//! or in four headers.
 //!
-//! Invariants: at most [`KEYS_MAX`] keys; a pair that is not well-formed is passed over; never panics.
+//! Both are dictionaries of structured fields; what stands in the fact is told in `cmcd/member.rs`.
+//!
+//! Invariants: at most [`KEYS_MAX`] keys, the last of a name wins; never panics. A value that the grammar does not know is
+//! kept as it stands, since a player's mistake is worth seeing; a pair without a key is passed over.
+
+mod member;
 
 use http::HeaderMap;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-/// CTA-5004 has 18 keys; custom ones may come with them.
-const KEYS_MAX: usize = 48;
-const HEADERS: [&str; 4] = ["cmcd-request", "cmcd-object", "cmcd-status", "cmcd-session"];
+/// CTA-5004-B has some forty keys for requests; custom ones may come with them.
+const KEYS_MAX: usize = 64;
+/// In the order in which later ones win.
+const HEADERS: [&str; 4] = ["cmcd-object", "cmcd-request", "cmcd-session", "cmcd-status"];
 
 /// What the player says, if it says anything.
 pub(crate) fn read(headers: &HeaderMap, query: Option<&str>) -> Option<Map<String, Value>> {
@@ -19,10 +26,9 @@ pub(crate) fn read(headers: &HeaderMap, query: Option<&str>) -> Option<Map<Strin
         }
     }
     if let Some(query) = query.filter(|query| query.contains("CMCD=")) {
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if name == "CMCD" {
-                parse(&value, &mut found);
-            }
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        if let Some((_, value)) = pairs.find(|(name, _)| name == "CMCD") {
+            parse(&value, &mut found);
         }
     }
     (!found.is_empty()).then_some(found)
@@ -33,24 +39,19 @@ fn parse(text: &str, found: &mut Map<String, Value>) {
     while !rest.is_empty() && found.len() < KEYS_MAX {
         let (pair, after) = pair(rest);
         rest = after;
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = key.trim();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.') {
-            continue;
-        }
-        let value = value.trim();
-        let value = if let Some(quoted) = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')) {
-            Value::String(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
-        } else if !pair.contains('=') {
-            Value::Bool(true)
-        } else if let Ok(whole) = value.parse::<i64>() {
-            Value::Number(whole.into())
-        } else if let Some(decimal) = value.parse::<f64>().ok().and_then(Number::from_f64) {
-            Value::Number(decimal)
-        } else if value == "true" || value == "false" {
-            Value::Bool(value == "true")
-        } else {
-            Value::String(value.to_owned())
+        let pair = pair.trim_matches([' ', '\t']);
+        let length = pair.bytes().position(|byte| !member::is_key(byte)).unwrap_or(pair.len());
+        let (key, value) = pair.split_at(length);
+        let value = match value.as_bytes().first() {
+            _ if key.is_empty() => continue,
+            None => Value::Bool(true),
+            Some(b'=') => {
+                let value = &value[1..];
+                member::value(value).unwrap_or_else(|| Value::String(value.to_owned()))
+            }
+            // A flag with parameters.
+            Some(b';') => member::value(&format!("?1{value}")).unwrap_or_else(|| Value::String(value.to_owned())),
+            Some(_) => continue,
         };
         found.insert(key.to_owned(), value);
     }
@@ -83,19 +84,40 @@ mod tests {
     #[test]
     fn the_query_of_the_standards_example_is_read() {
         // CTA-5004, section 2.4: the example of query arguments, with a string that holds comma and escaped quote.
-        let query = "a=1&CMCD=br%3D3200%2Cbs%2Cd%3D4004%2Cmtp%3D25400%2Cot%3Dv%2Csid%3D%22a%2Cb%5C%22c%22";
+        let query = "a=1&CMCD=br%3D3200%2Cbs%2Cd%3D4004%2Cmtp%3D25400%2Cot%3Dv%2Csid%3D%22a%2Cb%5C%22c%22&CMCD=x";
         let found = read(&HeaderMap::new(), Some(query)).unwrap();
         let wanted = json!({"br": 3200, "bs": true, "d": 4004, "mtp": 25400, "ot": "v", "sid": "a,b\"c"});
         assert_eq!(Value::Object(found), wanted);
     }
 
     #[test]
-    fn headers_are_read_and_nonsense_is_not() {
+    fn version_two_has_lists_and_parameters() {
+        let query = "CMCD=bl%3D%282000%3Bv%20900%3Ba%29%2Cbs%3D%3F0%2Ccom.example-x%3D%22a%2Cb%22%2Cnor%3D%28%22a.m4s%22%3Br%3D%220-9%22%29%2Cv%3D2";
+        let wanted = json!({
+            "bl": [{"value": 2000, "params": {"v": true}}, {"value": 900, "params": {"a": true}}],
+            "bs": false, "com.example-x": "a,b", "v": 2, "nor": [{"value": "a.m4s", "params": {"r": "0-9"}}],
+        });
+        assert_eq!(Value::Object(read(&HeaderMap::new(), Some(query)).unwrap()), wanted);
+    }
+
+    #[test]
+    fn headers_are_read_and_mistakes_are_kept_as_they_stand() {
         let mut headers = HeaderMap::new();
-        headers.insert("cmcd-request", "bl=21300,,=x,su".parse().unwrap());
-        headers.insert("cmcd-session", "sid=\"6e2f\",pr=1.08".parse().unwrap());
+        headers.insert("cmcd-request", "bl=21300,,=x,su, dl=1e3,nor;a=1".parse().unwrap());
+        let not_ascii = http::HeaderValue::from_bytes("sid=\"6e2f\",pr=1.08,st=é".as_bytes()).unwrap();
+        headers.insert("cmcd-session", not_ascii);
+        headers.insert("cmcd-status", "pr=1.5,bad key=1".parse().unwrap());
         let found = read(&headers, None).unwrap();
-        assert_eq!(Value::Object(found), json!({"bl": 21300, "su": true, "sid": "6e2f", "pr": 1.08}));
+        let wanted = json!({
+            "bl": 21300, "su": true, "dl": "1e3", "nor": {"value": true, "params": {"a": 1}}, "pr": 1.5,
+        });
+        assert_eq!(Value::Object(found), wanted, "a header that is no ASCII is none");
+        headers.insert("cmcd-session", "sid=\"6e2f\",cid=6e2f".parse().unwrap());
+        let found = read(&headers, None).unwrap();
+        assert_eq!((&found["sid"], &found["cid"]), (&json!("6e2f"), &json!("6e2f")));
         assert_eq!(read(&HeaderMap::new(), Some("x=1")), None);
+        let many: String = (0..200).map(|n| format!("k{n}={n},")).collect();
+        headers.insert("cmcd-object", many.parse().unwrap());
+        assert_eq!(read(&headers, None).unwrap().len(), KEYS_MAX);
     }
 }

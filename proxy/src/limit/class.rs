@@ -299,6 +299,11 @@ impl Classes {
         lim.and_then(|name| self.streams.get(name)).or_else(by_itself)
     }
 
+    /// The streams class of a name.
+    pub(crate) fn streams_named(&self, name: &str) -> Option<&Arc<Streams>> {
+        self.streams.get(name)
+    }
+
     /// All streams classes.
     pub(crate) fn all_streams(&self) -> impl Iterator<Item = &Arc<Streams>> {
         self.streams.values()

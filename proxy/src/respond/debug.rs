@@ -79,6 +79,7 @@ pub(crate) fn step(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Path(_) | Refusal::NoRoute => "route",
         Refusal::Ticket(_) => "ticket",
+        Refusal::Policy(_) => "policy",
         Refusal::NoSnapshot | Refusal::SnapshotTooOld => "snapshot",
         Refusal::MethodNotAllowed => "method",
         Refusal::NotFound | Refusal::Origin(_) => "origin",

@@ -3,12 +3,14 @@
 //! Invariants: no byte of media, nothing that a cache may keep.
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
 use http::{Method, StatusCode};
 use pingora_core::Error;
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use segue_policy_host::Denial;
 
 use super::{debug, head};
 use crate::edge::Shared;
@@ -31,7 +33,7 @@ pub(crate) async fn refuse(
     refusal: &Refusal,
 ) -> Result<(), Box<Error>> {
     let status = refusal.status();
-    shared.metrics.refused(refusal.reason(), status.as_str());
+    shared.metrics.refused(refusal.label(), status.as_str());
     if refusal.is_denial() {
         fact::deny(shared, exchange, session.req_header(), refusal);
     }
@@ -67,10 +69,35 @@ pub(crate) async fn refuse(
         (_, StatusCode::SERVICE_UNAVAILABLE) => head::set(&mut head, RETRY_AFTER, HeaderValue::from_static("1")),
         _ => {}
     }
+    if let Refusal::Policy(denial) = refusal {
+        of_policy(denial, &mut head);
+    }
     debug::refused(shared, session, exchange, refusal, &mut head);
     let is_head = session.req_header().method == Method::HEAD;
     let client = session.as_downstream_mut();
     client.write_response_header(Box::new(head)).await?;
     let body = if is_head { bytes::Bytes::new() } else { bytes::Bytes::from(body) };
     client.write_response_body(body, true).await
+}
+
+/// Where a policy sends the client, and the headers that it adds. What the answer says of its own body stays ours; of the fields that
+/// we set by ourselves the policy's stand in our place.
+fn of_policy(denial: &Denial, head: &mut ResponseHeader) {
+    if let Some(target) = denial.redirect.as_deref().and_then(|target| HeaderValue::from_str(target).ok()) {
+        head::set(head, LOCATION, target);
+    }
+    let ours: Vec<HeaderName> = head.headers.keys().cloned().collect();
+    for (name, value) in &denial.headers {
+        // The host held both against the contract.
+        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) else { continue };
+        if name == CONTENT_TYPE {
+            continue;
+        }
+        if ours.contains(&name) {
+            head::set(head, name, value);
+        } else {
+            // A response has one or two of a name; failing means more headers than there may be.
+            let _full = head.append_header(name, value);
+        }
+    }
 }

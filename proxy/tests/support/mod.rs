@@ -2,8 +2,11 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod client;
+pub mod control;
+pub mod mmdb;
 pub mod origin;
 pub mod tls;
+pub mod wasm;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

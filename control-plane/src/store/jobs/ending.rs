@@ -10,8 +10,9 @@
 
 use serde::Deserialize;
 
-use super::{Claimant, JobRow, LeaseLost, Patience, State};
+use super::{Claimant, JobRow, LeaseLost, Patience, State, change};
 use crate::objects;
+use crate::store::dialect::{args, locked};
 use crate::store::tracks::{self, Status};
 use crate::store::{StoreError, Write, removals};
 
@@ -130,33 +131,34 @@ pub(crate) async fn end(
     patience: Patience,
     now: i64,
 ) -> Result<Result<JobRow, LeaseLost>, StoreError> {
-    let held: Option<JobRow> = sqlx::query_as("SELECT * FROM jobs WHERE id = ? AND fence = ? AND state = ?")
-        .bind(id)
-        .bind(fence)
-        .bind(from.word())
-        .fetch_optional(&mut **tx)
-        .await?;
+    let held = "SELECT * FROM jobs WHERE id = ? AND fence = ? AND state = ?";
+    let held: Option<JobRow> = locked(tx, held, args![id, fence, from.word()]).await?;
     let Some(job) = held else { return Ok(Err(LeaseLost)) };
     let verdict = ending.verdict(&job, patience);
     let (state, stage, status) = match verdict.again_after {
         Some(_) => (State::Queued, Some(State::Queued.word()), Status::Queued),
         None => (State::Failed, job.stage.as_deref(), Status::Failed),
     };
-    let job: JobRow = sqlx::query_as(
-        "UPDATE jobs SET state = ?, stage = ?, attempts = ?, losses = ?, progress = 0, reason = ?, message = ?, \
-         worker = NULL, instance = NULL, due_ms = ?, updated_ms = ? WHERE id = ? RETURNING *",
+    let job = change(
+        tx,
+        id,
+        "state = ?, stage = ?, attempts = ?, losses = ?, progress = 0, reason = ?, message = ?, worker = NULL, \
+         instance = NULL, due_ms = ?, updated_ms = ?",
+        "fence = ?",
+        args![
+            state.word(),
+            stage,
+            i64::from(verdict.attempts),
+            i64::from(verdict.losses),
+            &verdict.reason,
+            &verdict.message,
+            now + verdict.again_after.unwrap_or(0),
+            now,
+            fence,
+        ],
     )
-    .bind(state.word())
-    .bind(stage)
-    .bind(verdict.attempts)
-    .bind(verdict.losses)
-    .bind(&verdict.reason)
-    .bind(&verdict.message)
-    .bind(now + verdict.again_after.unwrap_or(0))
-    .bind(now)
-    .bind(id)
-    .fetch_one(&mut **tx)
-    .await?;
+    .await?
+    .ok_or(sqlx::Error::RowNotFound)?;
     let failed = verdict.again_after.is_none();
     if failed {
         leftovers(tx, &job, patience, now).await?;

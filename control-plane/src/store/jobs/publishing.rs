@@ -1,7 +1,8 @@
 //! A job's publication: the result is taken over, the alias is written by the caller in between, the job is done.
 
 use super::ending::leftovers;
-use super::{JobRow, LeaseLost, Patience};
+use super::{JobRow, LeaseLost, Patience, change};
+use crate::store::dialect::args;
 use crate::store::tracks::{self, Published};
 use crate::store::{Store, StoreError, Write};
 
@@ -16,16 +17,14 @@ pub(crate) async fn begin_publishing(
     retry_at: i64,
     now: i64,
 ) -> Result<Result<JobRow, LeaseLost>, StoreError> {
-    let job: Option<JobRow> = sqlx::query_as(
-        "UPDATE jobs SET state = 'publishing', stage = 'publish', progress = 1, completion = ?, due_ms = ?, \
-         publish_tries = 0, updated_ms = ? WHERE id = ? AND fence = ? AND state = 'running' RETURNING *",
+    let job = change(
+        tx,
+        id,
+        "state = 'publishing', stage = 'publish', progress = 1, completion = ?, due_ms = ?, publish_tries = 0, \
+         updated_ms = ?",
+        "state = 'running' AND fence = ?",
+        args![serde_json::to_string(published)?, retry_at, now, fence],
     )
-    .bind(serde_json::to_string(published)?)
-    .bind(retry_at)
-    .bind(now)
-    .bind(id)
-    .bind(fence)
-    .fetch_optional(&mut **tx)
     .await?;
     if let Some(job) = job {
         return Ok(Ok(job));
@@ -66,15 +65,8 @@ pub(crate) async fn finish_publishing(
     patience: Patience,
     now: i64,
 ) -> Result<Option<JobRow>, StoreError> {
-    let job: Option<JobRow> = sqlx::query_as(
-        "UPDATE jobs SET state = 'done', reason = NULL, message = NULL, updated_ms = ? \
-         WHERE id = ? AND fence = ? AND state = 'publishing' RETURNING *",
-    )
-    .bind(now)
-    .bind(id)
-    .bind(fence)
-    .fetch_optional(&mut **tx)
-    .await?;
+    let done = "state = 'done', reason = NULL, message = NULL, updated_ms = ?";
+    let job = change(tx, id, done, "state = 'publishing' AND fence = ?", args![now, fence]).await?;
     let Some(job) = job else { return Ok(None) };
     if let Some(published) = completion(tx, id).await? {
         tracks::publish(tx, &job.track, &published, now).await?;

@@ -2,14 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::database::database;
 use crate::fixture::{CLAIMANT, published, queued};
-use crate::store::removals;
+use crate::store::{removals, transaction};
 
 const PATIENCE: Patience = Patience { lease_ms: 1000, backoff_ms: 100, backoff_max_ms: 400 };
 
 async fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("jobs.db")).await.unwrap();
+    let store = Store::open(&database(folder.path())).await.unwrap();
     (folder, store)
 }
 
@@ -260,6 +261,46 @@ async fn leftovers_of_a_failed_job_spare_what_an_earlier_job_published() {
     assert!(!stays("0123456789abcdef-5") && !stays("0123456789abcdef-2"));
 }
 
+async fn cancel_at(store: &Store, id: &str, now: i64) -> Option<JobRow> {
+    transaction!(store, |tx| cancel(tx, id, PATIENCE, now).await).unwrap()
+}
+
+#[tokio::test]
+async fn a_cancelled_job_is_nobodys_and_comes_back_by_a_retry_alone() {
+    let (_folder, store) = store().await;
+    queued(&store, "t", "j", 3, 0).await;
+    assert_eq!(cancel_at(&store, "j", 1).await.unwrap().state, State::Cancelled);
+    assert!(claim_at(&store, 2).await.is_none() && cancel_at(&store, "j", 2).await.is_none());
+    let track = tracks::get(&store, "t").await.unwrap().unwrap();
+    assert_eq!((track.status, track.reason.as_deref()), (Status::Failed, Some("cancelled")));
+    let job = transaction!(store, |tx| retry(tx, "j", 3).await).unwrap().unwrap();
+    assert_eq!((job.state, job.reason), (State::Queued, None));
+    let claimed = claim_at(&store, 4).await.unwrap();
+    cancel_at(&store, "j", 5).await.unwrap();
+    assert!(accept_at(&store, "j", claimed.job.fence, 6).await.is_err());
+    assert!(expire_at(&store, 1_000_000).await.is_empty(), "its lease is over");
+    assert_eq!(removals::due(&store, i64::MAX, 10).await.unwrap().len(), 1, "what it wrote goes");
+    transaction!(store, |tx| retry(tx, "j", 7).await).unwrap().unwrap();
+    let claimed = claim_at(&store, 8).await.unwrap();
+    accept_at(&store, "j", claimed.job.fence, 9).await.unwrap();
+    assert!(cancel_at(&store, "j", 10).await.is_none(), "what is being published is not cancelled");
+}
+
+#[tokio::test]
+async fn a_publisher_with_many_jobs_holds_up_no_other() {
+    let (_folder, store) = store().await;
+    for n in 0..5 {
+        queued(&store, &format!("bulk-{n}"), &format!("b{n}"), 3, n).await;
+    }
+    queued(&store, "small-0", "s0", 3, 100).await;
+    queued(&store, "small-1", "s1", 3, 101).await;
+    let mut order = Vec::new();
+    for now in 200..206 {
+        order.push(claim_at(&store, now).await.unwrap().job.id);
+    }
+    assert_eq!(order, ["b0", "s0", "b1", "s1", "b2", "b3"], "by fewest running");
+}
+
 /// A small generator (xorshift64), so that a walk can be walked again.
 struct Dice(u64);
 
@@ -296,7 +337,7 @@ async fn a_random_walk_with_crashes_ends_every_job_and_obeys_no_old_fence() {
                 }
                 None => false,
             };
-            match (dice.roll(6), spoken) {
+            match (dice.roll(8), spoken) {
                 (0 | 1, _) => {
                     if let Some(claimed) = claim_at(&store, now).await {
                         assert!(!leases.contains(&(claimed.job.id.clone(), claimed.job.fence)), "a fence came twice");
@@ -319,6 +360,27 @@ async fn a_random_walk_with_crashes_ends_every_job_and_obeys_no_old_fence() {
                 }
                 (4, _) => {
                     expire_at(&store, now).await;
+                }
+                (5, Some((id, fence))) => {
+                    assert_eq!(
+                        transaction!(store, |tx| progress(tx, &id, fence, "encode", 0.5, PATIENCE, now).await)
+                            .unwrap()
+                            .is_ok(),
+                        held,
+                        "progress of {id} with {fence}"
+                    );
+                }
+                (6, Some((id, _))) => {
+                    let before = get(&store, &id).await.unwrap().unwrap().state;
+                    let cancelled = cancel_at(&store, &id, now).await.is_some();
+                    assert_eq!(cancelled, matches!(before, State::Queued | State::Running), "cancel of {id}");
+                    // Half of the time somebody wants it after all.
+                    if cancelled && dice.roll(2) == 0 {
+                        transaction!(store, |tx| retry(tx, &id, now).await).unwrap().unwrap();
+                    }
+                }
+                (7, _) => {
+                    replace_at(&store, CLAIMANT.worker, &format!("i{now}"), now).await;
                 }
                 _ => {}
             }
@@ -346,7 +408,7 @@ async fn a_random_walk_with_crashes_ends_every_job_and_obeys_no_old_fence() {
                         "published by the newest fence"
                     );
                 }
-                State::Failed => {
+                State::Failed | State::Cancelled => {
                     assert_eq!(track.status, Status::Failed);
                     assert!(job.reason.is_some() && track.reason.is_some());
                 }

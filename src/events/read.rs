@@ -1,0 +1,122 @@
+//! `segue events read`: facts and denials where they lie, in the local log of an edge that does not run, or in Fluvio.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use segue_events::{EventLog, FluvioConfig, FluvioReader, LogOptions};
+
+use crate::cli::say;
+
+/// Between two looks at a topic that had nothing new.
+const LOOK: Duration = Duration::from_millis(200);
+/// Records of one look at a local log.
+const BATCH: usize = 1000;
+
+#[derive(Debug, Args)]
+pub(crate) struct Read {
+    /// The folder of the facts of an edge that does not run ([events] dir)
+    #[arg(long = "log", value_name = "DIR", conflicts_with_all = ["fluvio", "from", "follow"])]
+    log: Option<PathBuf>,
+    /// The controller of a Fluvio cluster
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "log")]
+    fluvio: Option<String>,
+    /// What the topics' names begin with
+    #[arg(long, value_name = "PREFIX", default_value = "segue-", requires = "fluvio")]
+    prefix: String,
+    /// What to read
+    #[arg(long, value_enum, default_value_t = What::Facts)]
+    what: What,
+    /// Where to begin
+    #[arg(long, value_enum, default_value_t = Place::Start)]
+    from: Place,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// One per served segment
+    Facts,
+    /// One per refusal
+    Denials,
+    /// What the tally published of plays; in Fluvio alone
+    Plays,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// With the oldest record that is there
+    Start,
+    /// After the newest
+    End,
+}
+
+pub(crate) async fn run(args: Read) -> anyhow::Result<ExitCode> {
+    match (&args.log, &args.fluvio) {
+        (Some(dir), _) => log(dir, args.what)?,
+        (None, Some(address)) => fluvio(address, &args).await?,
+        (None, None) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opening a log appends what its edge had noted and not settled when it died, as the edge itself would.
+fn log(dir: &std::path::Path, what: What) -> anyhow::Result<()> {
+    ensure!(dir.join("facts").is_dir(), "{} is no folder of facts", dir.display());
+    let events = EventLog::open(dir, "reader", LogOptions::default())?;
+    let log = match what {
+        What::Facts => events.facts(),
+        What::Denials => events.denials(),
+        What::Plays => anyhow::bail!("plays are in no edge's log; the tally makes them"),
+    };
+    let mut at = log.start();
+    loop {
+        let batch = log.read(at, BATCH)?;
+        if batch.next == at {
+            return Ok(());
+        }
+        for (_, record) in batch.records {
+            say(record)?;
+        }
+        at = batch.next;
+    }
+}
+
+async fn fluvio(address: &str, args: &Read) -> anyhow::Result<()> {
+    let config = FluvioConfig { prefix: args.prefix.clone(), ..FluvioConfig::new(address) };
+    let topic = match args.what {
+        What::Facts => "segments",
+        What::Denials => "denials",
+        What::Plays => "plays",
+    };
+    let mut reader = FluvioReader::connect(&config, topic).await?;
+    let mut partitions = Vec::new();
+    for number in 0..reader.partitions() {
+        let (start, end) = reader.span(number).await?;
+        partitions.push((number, if args.from == Place::Start { start } else { end }, end));
+    }
+    loop {
+        let mut idle = true;
+        for (number, at, end) in &mut partitions {
+            if !args.follow && *at >= *end {
+                continue;
+            }
+            let fetched = reader.fetch(*number, *at).await.with_context(|| format!("partition {number}"))?;
+            idle &= fetched.next == *at;
+            *at = fetched.next;
+            for (_, record) in fetched.records {
+                say(record)?;
+            }
+        }
+        if !args.follow && partitions.iter().all(|(_, at, end)| at >= end) {
+            return Ok(());
+        }
+        if idle {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
