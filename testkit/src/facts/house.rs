@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
@@ -20,6 +21,9 @@ const ADMIN: &str = "admin-token-of-the-soak";
 const EDGE: &str = "edge-token-of-the-soak";
 /// From start to ready, on a machine that builds something else beside.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Ports to choose from.
+const FIRST_PORT: u32 = 20_000;
+const PORTS: u32 = 10_000;
 /// From SIGTERM to the end.
 const ENDS_WITHIN: Duration = Duration::from_secs(40);
 
@@ -300,7 +304,16 @@ fn to_toml(config: &Value) -> String {
     text + &tables
 }
 
-/// A port that nobody holds now. A process is killed and comes back to it, so that it cannot be the kernel's choice.
+/// A port that nobody holds now. A process is killed and comes back to it, so that it cannot be the kernel's choice; and it
+/// lies below those that the kernel gives to connections, of which one could take it in between (ip(7), ip_local_port_range).
 fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORTS {
+        let place = (std::process::id().wrapping_mul(97) % PORTS + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(FIRST_PORT + place)?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("none of {PORTS} ports from {FIRST_PORT} on is free")
 }
