@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use segue_config::Secret;
 use segue_signing::{CanonicalPath, Claims, KeyDoc, Keyring, MintError, SnapshotDelta, SnapshotDoc};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
 
@@ -82,10 +83,10 @@ impl Keys {
     async fn publish_here(&self, store: &Store) -> Result<(), StoreError> {
         let _one = self.publishing.lock().await;
         let now = clock::now_s();
-        let State { revision, keys, purges, revocations, .. } = store::keys::state(store, None, now).await?;
+        let State { revision, keys, purges, revocations, limits, .. } = store::keys::state(store, None, now).await?;
         let keys = self.merged(&keys, now);
         let revocations = revocations.into_iter().map(|named| named.revocation).collect();
-        let doc = SnapshotDoc { revision, keys, purges, revocations, ..SnapshotDoc::default() };
+        let doc = SnapshotDoc { revision, keys, purges, revocations, limits, ..SnapshotDoc::default() };
         match doc.keyring() {
             Ok(ring) => *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring),
             // What goes in is checked: only a database that was changed by hand comes here.
@@ -120,17 +121,18 @@ impl Keys {
         docs
     }
 
-    /// What an edge is told that has everything up to `cursor` and the keys of `keys_tag`.
+    /// What an edge is told that has everything up to `cursor`, the keys of `keys_tag` and the classes of `limits_tag`.
     pub(crate) async fn since(
         &self,
         store: &Store,
         cursor: Option<u64>,
         keys_tag: &str,
+        limits_tag: &str,
     ) -> Result<SnapshotDelta, StoreError> {
         let now = clock::now_s();
         let state = store::keys::state(store, cursor, now).await?;
         let keys = self.merged(&state.keys, now);
-        let tag = tag(&keys)?;
+        let (tag, limits) = (tag_of(&keys)?, tag_of(&state.limits)?);
         Ok(SnapshotDelta {
             revision: state.revision,
             partial: state.partial,
@@ -139,6 +141,8 @@ impl Keys {
             purges: state.purges,
             revocations: state.revocations,
             lifted: state.lifted,
+            limits: (limits != limits_tag).then_some(state.limits),
+            limits_tag: limits,
             ..SnapshotDelta::default()
         })
     }
@@ -179,8 +183,8 @@ impl Keys {
     }
 }
 
-/// The tag of a set of keys: 64 bits of a hash over all of them, which leads back to no secret.
-fn tag(keys: &[KeyDoc]) -> Result<String, StoreError> {
-    let digest = Sha256::digest(serde_json::to_vec(keys)?);
+/// The tag of a section: 64 bits of a hash over all of it, which leads back to no secret.
+fn tag_of(section: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
+    let digest = Sha256::digest(serde_json::to_vec(section)?);
     Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

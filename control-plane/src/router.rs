@@ -6,11 +6,11 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 
 use crate::api::{
-    denials, edge, events, health, jobs, keys, page, revocations, stats, tickets, tracks, uploads, worker,
+    denials, edge, events, facts, health, jobs, keys, limits, page, revocations, stats, tickets, tracks, uploads, worker,
 };
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
@@ -31,18 +31,22 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks", get(tracks::list))
         .route("/v1/tracks/{track}", get(tracks::show))
         .route("/v1/tracks/{track}/stats", get(stats::of_track))
+        .route("/v1/stats", get(stats::of_house))
         .route("/v1/denials", get(denials::list))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{job}", get(jobs::show))
         .route("/v1/keys", get(keys::list))
         .route("/v1/revocations", get(revocations::list))
+        .route("/v1/limits", get(limits::list))
         .route("/v1/edges", get(edge::list));
     let admin = Router::new()
         .route("/v1/keys", post(keys::add))
         .route("/v1/keys/rotate", post(keys::rotate))
         .route("/v1/keys/{kid}", delete(keys::retire))
         .route("/v1/revocations", post(revocations::add))
-        .route("/v1/revocations/{id}", delete(revocations::lift));
+        .route("/v1/revocations/{id}", delete(revocations::lift))
+        .route("/v1/limits/classes/{name}", put(limits::put_class).delete(limits::remove_class))
+        .route("/v1/limits/streams/{name}", put(limits::put_streams).delete(limits::remove_streams));
     let edges = Router::new()
         .route("/v1/edge/report", post(edge::report))
         .route("/v1/edge/facts", post(edge::facts).layer(DefaultBodyLimit::max(edge::FACTS_MAX)));
@@ -64,7 +68,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.http.timeout, within));
 
     // Wait by nature, each within a bound of its own.
-    let streams = Router::new().route("/v1/events", get(events::follow));
+    let streams = Router::new().route("/v1/events", get(events::follow)).route("/v1/facts", get(facts::export));
     let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
     let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
     let waiting = Router::new()

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::hints::Hints;
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::store::jobs::{JobRow, Patience};
@@ -23,6 +24,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Facts and denials that were counted.
+    pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.
     pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,

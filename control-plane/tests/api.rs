@@ -20,7 +20,11 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/several.rs"]
 mod several;
 #[path = "api/start.rs"]
 mod start;
+#[path = "api/stats.rs"]
+mod stats;

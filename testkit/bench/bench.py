@@ -8,6 +8,7 @@
   idle   memory that each server holds for a connection that was served once and stays
   policy what the reference policy costs a hit of 1 KB, on against off (it must be built: make policies)
   facts  what a fact costs, and hits with the sink of the facts away beside hits without one
+  tally  facts a second that the control plane counts
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
@@ -44,9 +45,10 @@ from measure import Hits
 from policy import Policy
 from processes import Cores, Failure, raise_file_limit, say
 from servers import Certificate, Segue
+from tally import Tally
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ("plain", "tls", "disk", "fill", "idle", "facts", "policy")
+PARTS = ("plain", "tls", "disk", "fill", "idle", "policy", "facts", "tally")
 #: Sizes of which hits from disk are measured: smaller ones are in memory in life.
 DISK_SIZES = ("32 KB", "200 KB")
 NEEDS = ("wrk", "nginx", "openssl", "taskset")
@@ -82,6 +84,8 @@ def arguments() -> argparse.Namespace:
                         help="where the raw numbers go (default: target/bench/performance.json)")
     parser.add_argument("--cost", type=pathlib.Path, default=ROOT / "target/release/examples/cost", metavar="FILE",
                         help="the example of segue-events that measures a fact (default: target/release/examples/cost)")
+    parser.add_argument("--tally", type=pathlib.Path, default=ROOT / "target/release/examples/tally", metavar="FILE",
+                        help="the example of segue-control-plane that counts (default: target/release/examples/tally)")
     parser.add_argument("--policies", type=pathlib.Path, default=ROOT / "target/policies", metavar="DIR",
                         help="the folder with the built policies (default: target/policies)")
     parser.add_argument("--with-policy", action="store_true",
@@ -133,6 +137,8 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
         result["idle"] = Idle(segue, cores, folder, certificate).measure()
     if "facts" in wanted:
         result["facts"] = Facts(segue, plain, cores, folder, given.cost).measure(form.rounds)
+    if "tally" in wanted:
+        result["tally"] = Tally(cores, given.tally).measure(form.rounds, given.quick)
     if "policy" in wanted and "policy" in segue.parts:
         result["policy"] = Policy(segue, plain, cores, folder).measure(form.rounds)
     result["machine"]["load_average_after"] = os.getloadavg()

@@ -13,6 +13,7 @@ import idle
 import load
 import plot
 import policy
+import tally
 
 #: Largest ratio of CPU time per hit that is good enough, by transport and size.
 TARGETS = {
@@ -165,7 +166,7 @@ def warnings(result: dict) -> list[str]:
 
 
 def page(result: dict) -> str:
-    machine_ = result["machine"]
+    host = result["machine"]
     hits, cold, held = result.get("hits"), result.get("fill"), result.get("idle")
     rounds = len(hits[0]["rounds"]) if hits else 0
     coverage = hits[0]["summary"]["cpu_ratio"]["coverage"] if hits else 0
@@ -202,10 +203,12 @@ def page(result: dict) -> str:
         parts += ["## A policy", "", policy.text(result["policy"]), ""]
     if result.get("facts"):
         parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
+    if result.get("tally"):
+        parts += ["## The tally", "", tally.text(result["tally"]), ""]
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
-              f"{machine_['cpu']}, {machine_['cores']} cores, {machine_['memory_bytes'] / 2**30:.0f} GiB, Linux {machine_['kernel']}; taken {machine_['taken']}, load average "
-              f"{machine_['load_average_before'][0]:.1f} before. {machine_['segue']}; {machine_['nginx']}; {machine_['openssl']}; {machine_['wrk']}."
+              f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB, Linux {host['kernel']}; taken {host['taken']}, load average "
+              f"{host['load_average_before'][0]:.1f} before. {host['segue']}; {host['nginx']}; {host['openssl']}; {host['wrk']}."
               + (f" Ciphers: Segue {ciphers['segue']['cipher']}, nginx {ciphers['nginx-sendfile']['cipher']}." if ciphers else ""), ""]
     return "\n".join(parts)
 

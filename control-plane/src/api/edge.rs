@@ -31,6 +31,9 @@ const EDGES_MAX: i64 = 10_000;
 const REPORT_KEYS_MAX: usize = 128;
 const REPORT_COUNTERS_MAX: usize = 128;
 
+/// Bytes of a key's name in a report.
+const KID_MAX: usize = 128;
+
 /// Records of one post: a transaction of some hundred milliseconds.
 const RECORDS_MAX: usize = 1000;
 
@@ -51,6 +54,9 @@ pub(crate) struct Follow {
     /// The tag of the keys that it has.
     #[serde(default)]
     keys: String,
+    /// The tag of the limit classes that it has.
+    #[serde(default)]
+    limits: String,
 }
 
 /// The snapshot, or 304 where the edge has it already (RFC 9110, section 13.1.2).
@@ -72,7 +78,7 @@ pub(crate) async fn snapshot(
         let revision = snapshots.borrow().revision;
         return Ok((StatusCode::NOT_MODIFIED, head(revision)?).into_response());
     }
-    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys).await?;
+    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys, &follow.limits).await?;
     Ok((head(delta.revision)?, Json(delta)).into_response())
 }
 
@@ -98,6 +104,9 @@ pub(crate) async fn report(
     name("edge", &report.edge)?;
     if report.keys.len() > REPORT_KEYS_MAX || report.counters.len() > REPORT_COUNTERS_MAX {
         return Err(ApiError::invalid("more keys or counters than an edge has"));
+    }
+    if report.keys.iter().any(|key| key.kid.len() > KID_MAX) {
+        return Err(ApiError::invalid(format!("a key's name has at most {KID_MAX} bytes")));
     }
     let now = clock::now_ms();
     transaction!(parts.store, |tx| keep(tx, &report, now).await)?;
