@@ -36,7 +36,7 @@ enum Command {
     Key(key::KeyArgs),
     /// List, set and remove limit classes
     Limit(limit::LimitArgs),
-    /// Write, build, check and test policies: rules and foreign tickets as WebAssembly
+    /// Write, build, check and test policies; push them to edges, try them, and let them decide
     Policy(policy::PolicyArgs),
     /// Make tickets void before they expire
     Revoke(revoke::RevokeArgs),

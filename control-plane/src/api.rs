@@ -9,6 +9,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod page;
+pub(crate) mod policies;
 pub(crate) mod request;
 pub(crate) mod revocations;
 pub(crate) mod stats;

@@ -1,6 +1,7 @@
 //! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
 
 mod database;
+mod policies;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use segue_config::{Document, Secret, Section, Size, Span};
 use segue_events::FluvioConfig;
 use segue_signing::SigningSecret;
 use url::Url;
+
+pub use policies::PoliciesConfig;
 
 /// The largest object that one S3 PUT can carry (S3 API reference, PutObject: 5 GiB).
 const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
@@ -40,6 +43,8 @@ pub struct ControlConfig {
     pub tickets: TicketsConfig,
     /// Leases and retries of transcode jobs.
     pub jobs: JobsConfig,
+    /// Whose policies are taken, and what schemes sign with.
+    pub policies: PoliciesConfig,
     /// How long requests and connections may take, and how many there may be.
     pub http: HttpConfig,
     /// What is kept of facts, denials and plays.
@@ -220,6 +225,7 @@ impl ControlConfig {
             uploads: UploadsConfig::read(&root.section("uploads")),
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),
+            policies: PoliciesConfig::read(&root.section("policies")),
             http: HttpConfig::read(&root.section("http")),
             facts: FactsConfig::read(&root.section("facts")),
             fluvio: fluvio(&root.section("events")),

@@ -16,6 +16,7 @@ use crate::hints::{self, Hints};
 use crate::kept::{self, Kept};
 use crate::keys::Keys;
 use crate::objects::Objects;
+use crate::policies::Registry;
 use crate::state::{Parts, Shared};
 use crate::store::Store;
 use crate::{api, auth, ids, router, server, sweeper, tally};
@@ -207,6 +208,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
         fluvio: config.fluvio.clone(),
         objects,
         keys,
+        policies: Registry::new(config.policies),
         bus: Bus::new(hints.clone()),
         hints,
         instance,

@@ -10,7 +10,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use segue_config::Secret;
-use segue_signing::{CanonicalPath, Claims, KeyDoc, Keyring, MintError, SnapshotDelta, SnapshotDoc};
+use segue_signing::{CanonicalPath, Claims, KeyDoc, Keyring, MintError, PolicyDoc, SnapshotDelta, SnapshotDoc};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
@@ -36,6 +36,14 @@ pub(crate) enum KeysError {
     Keyring(#[from] segue_signing::KeyringError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The tags of the sections that an edge has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told<'t> {
+    pub(crate) keys: &'t str,
+    pub(crate) limits: &'t str,
+    pub(crate) policies: &'t str,
 }
 
 /// The keyring and the snapshot's publisher.
@@ -83,10 +91,11 @@ impl Keys {
     async fn publish_here(&self, store: &Store) -> Result<(), StoreError> {
         let _one = self.publishing.lock().await;
         let now = clock::now_s();
-        let State { revision, keys, purges, revocations, limits, .. } = store::keys::state(store, None, now).await?;
+        let State { revision, keys, purges, revocations, limits, policies, .. } =
+            store::keys::state(store, None, now).await?;
         let keys = self.merged(&keys, now);
         let revocations = revocations.into_iter().map(|named| named.revocation).collect();
-        let doc = SnapshotDoc { revision, keys, purges, revocations, limits, ..SnapshotDoc::default() };
+        let doc = SnapshotDoc { revision, keys, purges, revocations, limits, policies };
         match doc.keyring() {
             Ok(ring) => *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring),
             // What goes in is checked: only a database that was changed by hand comes here.
@@ -121,29 +130,29 @@ impl Keys {
         docs
     }
 
-    /// What an edge is told that has everything up to `cursor`, the keys of `keys_tag` and the classes of `limits_tag`.
+    /// What an edge is told that has everything up to `cursor`, and the sections of these tags.
     pub(crate) async fn since(
         &self,
         store: &Store,
         cursor: Option<u64>,
-        keys_tag: &str,
-        limits_tag: &str,
+        has: Told<'_>,
     ) -> Result<SnapshotDelta, StoreError> {
         let now = clock::now_s();
         let state = store::keys::state(store, cursor, now).await?;
         let keys = self.merged(&state.keys, now);
-        let (tag, limits) = (tag_of(&keys)?, tag_of(&state.limits)?);
+        let (tag, limits, policies) = (tag_of(&keys)?, tag_of(&state.limits)?, policies_told(&state.policies)?);
         Ok(SnapshotDelta {
             revision: state.revision,
             partial: state.partial,
-            keys: (tag != keys_tag).then_some(keys),
+            keys: (tag != has.keys).then_some(keys),
             keys_tag: tag,
             purges: state.purges,
             revocations: state.revocations,
             lifted: state.lifted,
-            limits: (limits != limits_tag).then_some(state.limits),
+            limits: (limits != has.limits).then_some(state.limits),
             limits_tag: limits,
-            ..SnapshotDelta::default()
+            policies: (policies != has.policies).then_some(state.policies),
+            policies_tag: policies,
         })
     }
 
@@ -181,6 +190,11 @@ impl Keys {
         let exp = (now_s.div_euclid(OBJECT_URL_STEP_S) + 2) * OBJECT_URL_STEP_S;
         Some(format!("{edge_base}{}?{}", path.encoded(), segue_signing::url::sign(key, &path, exp)))
     }
+}
+
+/// The tag of the policies; none where there are none, as of a control plane that knows of none.
+fn policies_told(policies: &[PolicyDoc]) -> Result<String, StoreError> {
+    if policies.is_empty() { Ok(String::new()) } else { tag_of(policies) }
 }
 
 /// The tag of a section: 64 bits of a hash over all of it, which leads back to no secret.

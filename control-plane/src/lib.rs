@@ -34,6 +34,7 @@ mod kept;
 mod keys;
 mod objects;
 mod plays;
+mod policies;
 mod publication;
 mod router;
 mod server;
@@ -44,8 +45,10 @@ mod tally;
 mod views;
 
 pub use config::{
-    ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, RedisConfig, TicketsConfig,
+    ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, RedisConfig,
+    TicketsConfig,
     TokensConfig, UploadsConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;
+pub use policies::signers::{NotASigner, Signer};

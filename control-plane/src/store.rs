@@ -15,6 +15,7 @@
 mod bulk;
 mod connect;
 mod dialect;
+pub(crate) mod early;
 pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod kept;
@@ -24,6 +25,7 @@ pub(crate) mod limits;
 pub(crate) mod look;
 pub(crate) mod plays;
 pub(crate) mod plays_out;
+pub(crate) mod policies;
 pub(crate) mod removals;
 pub(crate) mod revocations;
 pub(crate) mod sums;

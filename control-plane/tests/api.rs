@@ -9,6 +9,8 @@ mod bucket;
 mod database;
 #[path = "support/house.rs"]
 mod house;
+#[path = "support/policy.rs"]
+mod policy;
 
 #[path = "api/access.rs"]
 mod access;
@@ -22,6 +24,8 @@ mod events;
 mod life;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/policies.rs"]
+mod policies;
 #[path = "api/several.rs"]
 mod several;
 #[path = "api/start.rs"]

@@ -12,6 +12,7 @@ mod plays;
 mod policies;
 mod queue;
 mod roles;
+mod rollout;
 mod soak;
 mod songs;
 mod tickets;
