@@ -12,8 +12,8 @@ use md5::{Digest as _, Md5};
 use segue_policy_host::{Grant, HostConfig, Key, PolicyHost, Services, TicketScheme};
 use segue_proxy::{EdgeConfig, PolicyServices};
 use serde_json::{Value, json};
-use support::wasm::{put, ready_made};
-use support::{Answer, Behaviour, House, TRACK, house_with, now, pattern, with_admin};
+use support::wasm::put;
+use support::{Answer, Behaviour, House, TRACK, house_with, now, pattern, ready_made, with_admin};
 
 const SEGMENT: &str = "seg-00000.m4s";
 const HOST: &str = "http://edge";
