@@ -126,6 +126,9 @@ impl Request {
     }
 }
 
+/// What is asked for, and by whose ticket.
+type Identified = (Target, Option<Arc<Verified>>);
+
 /// The steps so far.
 #[derive(Default)]
 struct Steps(Vec<Step>);
@@ -239,7 +242,7 @@ fn route_and_ticket(
     request: &Request,
     line: &Line<'_>,
     steps: &mut Steps,
-) -> Result<(Target, Option<Arc<Verified>>), (Refusal, Value)> {
+) -> Result<Identified, (Refusal, Value)> {
     let target = route::resolve(routes, line).map_err(|refusal| (refusal, json!({ "path": line.path })))?;
     steps.routed(&target);
     let shown = shown(line, &request.headers);

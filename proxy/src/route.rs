@@ -269,13 +269,20 @@ pub(crate) fn line<'h>(asked: impl Into<Asked<'h>>) -> Line<'h> {
 /// [`Refusal::Path`] and [`Refusal::NoRoute`].
 pub(crate) fn resolve(routes: &[Route], line: &Line<'_>) -> Result<Target, Refusal> {
     let _step = tracing::trace_span!("route").entered();
-    let path = CanonicalPath::parse(line.path)?;
+    find(routes, CanonicalPath::parse(line.path)?, line.host)
+}
+
+/// The same of a path that is decoded.
+///
+/// # Errors
+/// [`Refusal::NoRoute`].
+pub(crate) fn find(routes: &[Route], path: CanonicalPath, host: &str) -> Result<Target, Refusal> {
     // An encoded or a second carrier: what follows may be a ticket, which must not become the name of an object.
     if path.as_str().starts_with(PATH_CARRIER) {
         return Err(Refusal::NoRoute);
     }
     for (place, route) in routes.iter().enumerate() {
-        if route.host.as_ref().is_some_and(|host| !host.eq_ignore_ascii_case(line.host)) {
+        if route.host.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(host)) {
             continue;
         }
         if let Some((track, file)) = route.pattern.find(path.as_str()) {

@@ -189,7 +189,7 @@ impl Timeline {
     pub(crate) async fn place(shared: &Arc<Shared>, key: &Key, target: &Target, patience: Duration) -> Option<Media> {
         let search = search(shared, key, target).instrument(tracing::trace_span!("timeline"));
         let place = tokio::time::timeout(patience, search).await.ok();
-        found(shared, key, target, place)
+        found(shared, key, target, place.as_ref())
     }
 
     /// Waits for `found`, beside it for the place of `target`, and for that no longer than `patience` beyond it. It
@@ -210,15 +210,15 @@ impl Timeline {
             Either::Left((found, search)) => (found?, tokio::time::timeout(patience, search).await.ok()),
             Either::Right((place, found)) => (found.await?, Some(place)),
         };
-        let media = self::found(shared, key, target, place);
+        let media = self::found(shared, key, target, place.as_ref());
         Ok((found, media))
     }
 }
 
 /// What a search came to; where it found nothing, that is remembered. `None`: it was not over in time.
-fn found(shared: &Shared, key: &Key, target: &Target, place: Option<Result<Option<Media>, Refusal>>) -> Option<Media> {
+fn found(shared: &Shared, key: &Key, target: &Target, place: Option<&Result<Option<Media>, Refusal>>) -> Option<Media> {
     let absent_for = match place {
-        Some(Ok(Some(media))) => return Some(media),
+        Some(Ok(Some(media))) => return Some(*media),
         Some(Ok(None)) => ABSENT_FOR,
         Some(Err(_)) => FAILED_FOR,
         None => LATE_FOR,

@@ -115,7 +115,7 @@ async fn a_yes_brings_tags_limits_and_streams() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preview_ends_where_the_playlist_says() {
     let folder = tempfile::tempdir().unwrap();
-    put(folder.path(), "preview.wasm", wasm::ready_made("preview"));
+    put(folder.path(), "preview.wasm", support::ready_made("preview"));
     put(folder.path(), "preview.toml", "[config]\nseconds = 6\n");
     let house = house(folder.path(), |_| {}).await;
     // Nobody asked for the playlist before: the edge finds out by itself.
@@ -135,7 +135,7 @@ async fn the_country_comes_from_a_file_that_is_followed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("country.mmdb");
     std::fs::write(&file, support::mmdb::database(&[([127, 0, 0, 0], 8, "FR")])).unwrap();
-    put(folder.path(), "country.wasm", wasm::ready_made("country"));
+    put(folder.path(), "country.wasm", support::ready_made("country"));
     put(folder.path(), "country.toml", "[config]\nallow = [\"DE\"]\n");
     let house = house(folder.path(), |config| config.client.country = Some(file.clone())).await;
     assert_eq!(house.get(SEGMENT).await.status, 451);

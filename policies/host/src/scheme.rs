@@ -31,7 +31,7 @@ pub struct ForeignClaims {
     /// A JSON object for access policies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// The path without the ticket, where it stood in the path.
+    /// The path without the ticket, decoded as a scope is, where the ticket stood in the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Query parameters that belong to the ticket.

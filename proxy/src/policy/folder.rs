@@ -39,14 +39,17 @@ impl Watched {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             let Problem { policy, text, kept } = problem;
             match kept {
-                Some(kept) => tracing::error!(
-                    policy,
-                    problem = text,
-                    kept = &**kept,
-                    "a policy cannot be loaded; the last good version goes on"
-                ),
+                Some(kept) => {
+                    let kept = &**kept;
+                    tracing::error!(
+                        policy,
+                        problem = text,
+                        kept,
+                        "a policy cannot be loaded; the last good version goes on"
+                    );
+                }
                 None => {
-                    tracing::error!(policy, problem = text, "a policy cannot be loaded, and its rule is not in force")
+                    tracing::error!(policy, problem = text, "a policy cannot be loaded, and its rule is not in force");
                 }
             }
         }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use segue_policy_host::{ForeignClaims, ForeignRefusal, RequestView};
-use segue_signing::{Claims, Verified};
+use segue_signing::{CanonicalPath, Claims, Verified};
 
 use super::view::{self, Fields, Parts, Shown};
 use super::{Policies, Scheme};
@@ -120,9 +120,8 @@ pub(crate) fn target(
     resolved: Result<Target, Refusal>,
 ) -> Result<Target, Refusal> {
     match &claims.path {
-        Some(path) => {
-            route::resolve(&shared.routes, &Line { path, path_ticket: None, query: line.query, host: line.host })
-        }
+        // As a scope it is decoded: decoding it once more would make another path of it.
+        Some(path) => route::find(&shared.routes, CanonicalPath::from_decoded(path)?, line.host),
         None => resolved,
     }
 }

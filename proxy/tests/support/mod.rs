@@ -5,6 +5,7 @@ pub mod client;
 pub mod control;
 pub mod mmdb;
 pub mod origin;
+pub mod ready;
 pub mod tls;
 pub mod wasm;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub use client::{Answer, Client};
 pub use origin::{Behaviour, Origin};
+pub use ready::ready_made;
 
 pub const SECRET: &str = "a test secret that is long enough to be one";
 pub const TRACK: &str = "abcdefgh2345";

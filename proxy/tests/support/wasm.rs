@@ -1,7 +1,6 @@
-//! Policies: written by hand in WebAssembly text, which do what no compiler would let them; and the ready-made ones, built.
+//! Policies written by hand in WebAssembly text, which do what no compiler would let them.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -107,16 +106,6 @@ pub fn allows(limit: Option<(&str, &str)>, streams: Option<(&str, &str)>, tag: &
     data += &(at(1000, &(word(1100) + &word(length(tag)))) + &at(1100, tag));
     let verdict = word(0) + &limits + &streams + &word(1000) + &word(1);
     handwritten(FINE, OWN, &(at(256, &verdict) + &data))
-}
-
-/// The folder with the ready-made policies, where `make policies` puts them too. Each test is a process: who comes later finds all
-/// built, and cargo's own lock keeps the order.
-pub fn ready_made(name: &str) -> Vec<u8> {
-    let target: PathBuf = Path::new(option_env!("CARGO_TARGET_TMPDIR").unwrap()).parent().unwrap().to_owned();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/build");
-    let built = Command::new(script).env("CARGO_TARGET_DIR", &target).output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    std::fs::read(target.join("policies").join(format!("{name}.wasm"))).unwrap()
 }
 
 /// Puts a file into its place at once, as who changes a watched folder should.
