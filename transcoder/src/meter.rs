@@ -80,9 +80,7 @@ impl Meters {
     }
 }
 
-fn thread(
-    work: impl FnOnce(std::sync::mpsc::IntoIter<Block>) -> Answer + Send + 'static,
-) -> Result<Thread, String> {
+fn thread(work: impl FnOnce(std::sync::mpsc::IntoIter<Block>) -> Answer + Send + 'static) -> Result<Thread, String> {
     let (sender, receiver) = sync_channel(QUEUE);
     let thread = std::thread::Builder::new().name("meter".to_owned()).spawn(move || work(receiver.into_iter()));
     Ok((sender, thread.map_err(|error| error.to_string())?))
