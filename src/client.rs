@@ -57,6 +57,22 @@ impl Control {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// Posts bytes that may be long on their way.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &str,
+        body: Vec<u8>,
+        within: Duration,
+    ) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, path).timeout(within).header("content-type", kind).body(body);
+        self.read(path, self.send(request).await?).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_WITHIN)).await.map(drop)
     }
@@ -71,7 +87,10 @@ impl Control {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = self.send(request).await?;
+        self.read(path, self.send(request).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str, response: reqwest::Response) -> anyhow::Result<T> {
         response
             .json()
             .await

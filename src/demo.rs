@@ -2,14 +2,15 @@
 //!
 //! Everything that it knows lives under one folder: objects, database, facts, secrets, the configurations of the roles
 //! and the ports of the last run (tried first at the next one, so that URLs handed out outlive a restart).
-//! The parts speak to one another as they would in production: the edge and the worker reach S3 over HTTP, the
-//! worker its jobs over the worker protocol; only the snapshot and the facts take the in-process way.
+//! The parts speak to one another as they would in production: the edge and the worker reach S3 over HTTP, the worker its
+//! jobs over the worker protocol, and the edge follows the control plane as any edge does; only the facts take the in-process way.
 
 mod folder;
 mod objects;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,8 +18,10 @@ use clap::Args;
 use segue_control_plane::{Control, ControlConfig, ControlInputs};
 use segue_events::{EventLog, LogOptions};
 use segue_proxy::{Edge, EdgeConfig, EdgeInputs};
+use segue_signing::SnapshotDoc;
 use segue_transcoder::{TranscodeConfig, Worker};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 pub(crate) use folder::{DEFAULT_DIR, DemoState};
 use folder::{Folder, NAME, Ports};
@@ -89,10 +92,12 @@ impl Demo {
         let control = Control::start(config, inputs).await.context("the control plane did not start")?;
 
         let config = roles::read(&folder.config("edge"), EdgeConfig::read)?;
+        // The empty one, over which the file's own key lies until the edge has followed for the first time.
+        let (_, snapshots) = watch::channel(Arc::new(SnapshotDoc::default()));
         let inputs = EdgeInputs {
             listener: Some(ports.edge),
             admin_listener: Some(ports.admin),
-            snapshots: control.snapshots(),
+            snapshots,
             events: Some(events),
         };
         let edge = Edge::start(config, inputs).await.context("the edge did not start")?;

@@ -3,10 +3,13 @@
 pub(crate) mod denials;
 pub(crate) mod edge;
 pub(crate) mod events;
+pub(crate) mod facts;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod page;
+pub(crate) mod policies;
 pub(crate) mod request;
 pub(crate) mod revocations;
 pub(crate) mod stats;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use segue_config::Secret;
 
 use crate::bucket::{ACCESS, SECRET};
-use crate::config::{ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, TicketsConfig, TokensConfig, UploadsConfig};
+use crate::config::{
+    ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig,
+    UploadsConfig,
+};
 use crate::control;
 use crate::database::database;
 use crate::hints::Hints;
@@ -41,7 +44,9 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
+        policies: PoliciesConfig::default(),
         http: HttpConfig::default(),
+        facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
         fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();

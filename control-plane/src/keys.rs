@@ -10,7 +10,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use segue_config::Secret;
-use segue_signing::{CanonicalPath, Claims, KeyDoc, Keyring, MintError, SnapshotDelta, SnapshotDoc};
+use segue_signing::{CanonicalPath, Claims, KeyDoc, Keyring, MintError, PolicyDoc, SnapshotDelta, SnapshotDoc};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
 
@@ -35,6 +36,14 @@ pub(crate) enum KeysError {
     Keyring(#[from] segue_signing::KeyringError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The tags of the sections that an edge has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told<'t> {
+    pub(crate) keys: &'t str,
+    pub(crate) limits: &'t str,
+    pub(crate) policies: &'t str,
 }
 
 /// The keyring and the snapshot's publisher.
@@ -82,10 +91,11 @@ impl Keys {
     async fn publish_here(&self, store: &Store) -> Result<(), StoreError> {
         let _one = self.publishing.lock().await;
         let now = clock::now_s();
-        let State { revision, keys, purges, revocations, .. } = store::keys::state(store, None, now).await?;
+        let State { revision, keys, purges, revocations, limits, policies, .. } =
+            store::keys::state(store, None, now).await?;
         let keys = self.merged(&keys, now);
         let revocations = revocations.into_iter().map(|named| named.revocation).collect();
-        let doc = SnapshotDoc { revision, keys, purges, revocations, ..SnapshotDoc::default() };
+        let doc = SnapshotDoc { revision, keys, purges, revocations, limits, policies };
         match doc.keyring() {
             Ok(ring) => *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring),
             // What goes in is checked: only a database that was changed by hand comes here.
@@ -120,26 +130,29 @@ impl Keys {
         docs
     }
 
-    /// What an edge is told that has everything up to `cursor` and the keys of `keys_tag`.
+    /// What an edge is told that has everything up to `cursor`, and the sections of these tags.
     pub(crate) async fn since(
         &self,
         store: &Store,
         cursor: Option<u64>,
-        keys_tag: &str,
+        has: Told<'_>,
     ) -> Result<SnapshotDelta, StoreError> {
         let now = clock::now_s();
         let state = store::keys::state(store, cursor, now).await?;
         let keys = self.merged(&state.keys, now);
-        let tag = tag(&keys)?;
+        let (tag, limits, policies) = (tag_of(&keys)?, tag_of(&state.limits)?, policies_told(&state.policies)?);
         Ok(SnapshotDelta {
             revision: state.revision,
             partial: state.partial,
-            keys: (tag != keys_tag).then_some(keys),
+            keys: (tag != has.keys).then_some(keys),
             keys_tag: tag,
             purges: state.purges,
             revocations: state.revocations,
             lifted: state.lifted,
-            ..SnapshotDelta::default()
+            limits: (limits != has.limits).then_some(state.limits),
+            limits_tag: limits,
+            policies: (policies != has.policies).then_some(state.policies),
+            policies_tag: policies,
         })
     }
 
@@ -179,8 +192,13 @@ impl Keys {
     }
 }
 
-/// The tag of a set of keys: 64 bits of a hash over all of them, which leads back to no secret.
-fn tag(keys: &[KeyDoc]) -> Result<String, StoreError> {
-    let digest = Sha256::digest(serde_json::to_vec(keys)?);
+/// The tag of the policies; none where there are none, as of a control plane that knows of none.
+fn policies_told(policies: &[PolicyDoc]) -> Result<String, StoreError> {
+    if policies.is_empty() { Ok(String::new()) } else { tag_of(policies) }
+}
+
+/// The tag of a section: 64 bits of a hash over all of it, which leads back to no secret.
+fn tag_of(section: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
+    let digest = Sha256::digest(serde_json::to_vec(section)?);
     Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

@@ -6,11 +6,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 
 use crate::api::{
-    denials, edge, events, health, jobs, keys, page, revocations, stats, tickets, tracks, uploads, worker,
+    denials, edge, events, facts, health, jobs, keys, limits, page, policies, revocations, stats, tickets, tracks,
+    uploads, worker,
 };
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
@@ -31,19 +32,31 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks", get(tracks::list))
         .route("/v1/tracks/{track}", get(tracks::show))
         .route("/v1/tracks/{track}/stats", get(stats::of_track))
+        .route("/v1/stats", get(stats::of_house))
         .route("/v1/denials", get(denials::list))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{job}", get(jobs::show))
         .route("/v1/keys", get(keys::list))
         .route("/v1/revocations", get(revocations::list))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/policies", get(policies::list))
+        .route("/v1/policies/{policy}", get(policies::show))
+        .route("/v1/policies/{policy}/history", get(policies::history))
+        .route("/v1/policies/{policy}/diff", get(policies::diff::diff))
+        .route("/v1/policies/{policy}/verdicts", get(policies::diff::verdicts))
         .route("/v1/edges", get(edge::list));
     let admin = Router::new()
         .route("/v1/keys", post(keys::add))
         .route("/v1/keys/rotate", post(keys::rotate))
         .route("/v1/keys/{kid}", delete(keys::retire))
         .route("/v1/revocations", post(revocations::add))
-        .route("/v1/revocations/{id}", delete(revocations::lift));
+        .route("/v1/revocations/{id}", delete(revocations::lift))
+        .route("/v1/limits/classes/{name}", put(limits::put_class).delete(limits::remove_class))
+        .route("/v1/limits/streams/{name}", put(limits::put_streams).delete(limits::remove_streams))
+        .route("/v1/policies/{policy}", delete(policies::delete))
+        .route("/v1/policies/{policy}/versions/{version}", delete(policies::delete_version));
     let edges = Router::new()
+        .route("/v1/edge/policies/{digest}", get(policies::component))
         .route("/v1/edge/report", post(edge::report))
         .route("/v1/edge/facts", post(edge::facts).layer(DefaultBodyLimit::max(edge::FACTS_MAX)));
     let worker = Router::new()
@@ -65,10 +78,24 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.http.timeout, within));
 
     // Wait by nature, each within a bound of its own.
-    let streams = Router::new().route("/v1/events", get(events::follow));
+    let streams = Router::new().route("/v1/events", get(events::follow)).route("/v1/facts", get(facts::export));
     let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
     let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
+    // A form is read and a policy compiled; a change waits for edges.
+    let rollout = Router::new()
+        .route(
+            "/v1/policies/{policy}/versions",
+            post(policies::upload::add).layer(DefaultBodyLimit::max(policies::upload::REQUEST_MAX)),
+        )
+        .route("/v1/policies/{policy}/push", post(policies::rollout::push))
+        .route("/v1/policies/{policy}/shadow", post(policies::rollout::shadow))
+        .route("/v1/policies/{policy}/canary", post(policies::rollout::canary))
+        .route("/v1/policies/{policy}/active", post(policies::rollout::activate))
+        .route("/v1/policies/{policy}/active", delete(policies::rollout::disable))
+        .route("/v1/policies/{policy}/rollback", post(policies::rollout::roll_back))
+        .route("/v1/policies/{policy}/candidate", delete(policies::rollout::end_trial));
     let waiting = Router::new()
+        .merge(needs(rollout, &shared, Scope::Admin))
         .merge(needs(streams, &shared, Scope::Read))
         .merge(needs(claims, &shared, Scope::Worker))
         .merge(needs(snapshots, &shared, Scope::Edge));

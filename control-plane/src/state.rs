@@ -10,8 +10,10 @@ use tokio_util::task::TaskTracker;
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::hints::Hints;
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
+use crate::policies::Registry;
 use crate::store::jobs::{JobRow, Patience};
 use crate::store::{Store, StoreError, early, jobs, tracks};
 use crate::views;
@@ -23,10 +25,13 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Facts and denials that were counted.
+    pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.
     pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
+    pub(crate) policies: Registry,
     pub(crate) bus: Bus,
     pub(crate) hints: Hints,
     /// Random, made at start: tells this control plane from every other.

@@ -8,13 +8,14 @@
 
 use futures::future::BoxFuture;
 
+use crate::api::policies::diff::VERDICTS_KEPT_MS;
 use crate::clock;
 use crate::error::ApiError;
 use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, early, edges, jobs, keys, revocations, tracks, transaction};
+use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tracks, transaction};
 use crate::{duty, objects, publication};
 
 /// Rows that one step takes at a time.
@@ -46,6 +47,9 @@ const CHANGE_KEPT_MS: i64 = 30 * 86_400_000;
 
 /// How long a revocation that is over stays, so that a clock that is behind finds it.
 const OVER_KEPT_S: i64 = 300;
+
+/// How long it is known who did what with policies.
+const HISTORY_KEPT_MS: i64 = 400 * 86_400_000;
 
 /// How long removals outlast the last write that a client or worker could still make.
 const REMOVAL_SLACK_MS: i64 = 60_000;
@@ -92,7 +96,7 @@ async fn every(parts: &Shared, held: &Held, name: &'static str, step: Step) {
     }
 }
 
-/// Forgets what nobody asks for any more: revocations that are over, edges that are gone, old revisions and purges.
+/// Forgets what nobody asks for any more: revocations that are over, edges that are gone, old revisions, purges and verdicts.
 pub(crate) async fn leftovers(parts: &Parts, held: &Held) -> Result<(), ApiError> {
     let now = clock::now_ms();
     let retired = now / 1000 - RETIRED_KEPT_S;
@@ -103,6 +107,8 @@ pub(crate) async fn leftovers(parts: &Parts, held: &Held) -> Result<(), ApiError
         jobs::prune(tx, now - SERVED_KEPT_MS, BATCH).await?;
         early::prune(tx).await?;
         keys::prune(tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
+        policies::counts::prune(tx, now - VERDICTS_KEPT_MS).await?;
+        policies::prune_history(tx, now - HISTORY_KEPT_MS).await?;
         Ok(())
     })
 }

@@ -9,6 +9,8 @@ mod bucket;
 mod database;
 #[path = "support/house.rs"]
 mod house;
+#[path = "support/policy.rs"]
+mod policy;
 
 #[path = "api/access.rs"]
 mod access;
@@ -20,7 +22,13 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/limits.rs"]
+mod limits;
+#[path = "api/policies.rs"]
+mod policies;
 #[path = "api/several.rs"]
 mod several;
 #[path = "api/start.rs"]
 mod start;
+#[path = "api/stats.rs"]
+mod stats;

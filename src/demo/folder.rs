@@ -120,12 +120,14 @@ impl Folder {
         }
         lock.set_len(0)?;
         writeln!(lock, "{}", std::process::id())?;
-        for part in ["secrets", "objects", "events", "work", "config"] {
+        for part in ["secrets", "objects", "events", "work", "edge", "config"] {
             std::fs::create_dir_all(dir.join(part)).map_err(refuse)?;
         }
         std::fs::create_dir_all(dir.join("objects").join(BUCKET)).map_err(refuse)?;
         let folder = Self { dir, _lock: lock };
-        for name in ["key-k1", "token-admin", "token-worker", "token-edge-admin", "s3-access", "s3-secret"] {
+        for name in
+            ["key-k1", "token-admin", "token-worker", "token-edge", "token-edge-admin", "s3-access", "s3-secret"]
+        {
             folder.secret(name)?;
         }
         Ok(folder)
@@ -188,7 +190,7 @@ impl Folder {
             "objects": s3,
             "edge": { "base_url": format!("http://127.0.0.1:{edge}") },
             "keys": keys,
-            "tokens": { "admin": secret("token-admin"), "worker": secret("token-worker") },
+            "tokens": { "admin": secret("token-admin"), "worker": secret("token-worker"), "edge": secret("token-edge") },
             "jobs": { "lease": "10s" },
         });
         let edge_ = json!({
@@ -196,6 +198,8 @@ impl Folder {
             "listen": format!("127.0.0.1:{edge}"),
             "admin_listen": format!("127.0.0.1:{admin}"),
             "admin": { "token": secret("token-edge-admin") },
+            "control": { "url": format!("http://127.0.0.1:{page}"), "token": secret("token-edge") },
+            "snapshot": { "dir": format!("{dir}/edge") },
             "origin": origin,
             "keys": keys,
         });

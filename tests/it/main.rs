@@ -1,5 +1,6 @@
 //! The whole of Segue, tried from the outside: the real command, real songs, real players, real crashes.
 
+mod analytics;
 mod bad_input;
 mod browser;
 mod crashes;
@@ -11,6 +12,7 @@ mod plays;
 mod policies;
 mod queue;
 mod roles;
+mod rollout;
 mod soak;
 mod songs;
 mod tickets;

@@ -78,7 +78,7 @@ impl Role {
         self.addr
     }
 
-    fn url(&self) -> anyhow::Result<String> {
+    pub(crate) fn url(&self) -> anyhow::Result<String> {
         Ok(format!("http://{}", self.addr.context("it said no address")?))
     }
 }
@@ -117,16 +117,16 @@ pub(crate) async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
 }
 
 /// The whole house.
-struct House {
-    dir: tempfile::TempDir,
-    control: Role,
+pub(crate) struct House {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) control: Role,
     _worker: Role,
     edges: Vec<Role>,
     http: reqwest::Client,
 }
 
 impl House {
-    async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("segue-roles-").tempdir()?;
         let path = |name: &str| dir.path().join(name).display().to_string();
         let s3 = json!({
@@ -158,7 +158,7 @@ impl House {
         Ok(Self { dir, control, _worker: worker, edges, http })
     }
 
-    async fn call(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
         let request = self.http.request(method, format!("{}{path}", self.control.url()?)).bearer_auth(ADMIN);
         let response = request.json(&body).send().await?;
         let (status, text) = (response.status(), response.text().await?);
@@ -166,7 +166,7 @@ impl House {
         Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
-    async fn add(&self, song: &Path) -> anyhow::Result<String> {
+    pub(crate) async fn add(&self, song: &Path) -> anyhow::Result<String> {
         let bytes = std::fs::read(song)?;
         let wish = json!({ "filename": "song.wav", "size": bytes.len() });
         let created = self.call(Method::POST, "/v1/tracks", wish).await?;
@@ -192,7 +192,7 @@ impl House {
     }
 
     /// The path that a listener's player opens, on whichever edge.
-    async fn ticket(&self, track: &str, sid: &str) -> anyhow::Result<String> {
+    pub(crate) async fn ticket(&self, track: &str, sid: &str) -> anyhow::Result<String> {
         let answer = self.call(Method::POST, &format!("/v1/tracks/{track}/tickets"), json!({ "sid": sid })).await?;
         Ok(Url::parse(answer["url"].as_str().context("no url")?)?.path().to_owned())
     }
@@ -203,7 +203,7 @@ impl House {
     }
 
     /// Asks until the edge answers with this status: it has just started, or is to hear of a change.
-    async fn answers(&self, edge: usize, path: &str, status: u16) -> anyhow::Result<Duration> {
+    pub(crate) async fn answers(&self, edge: usize, path: &str, status: u16) -> anyhow::Result<Duration> {
         let begun = Instant::now();
         loop {
             let last = self.http.get(format!("{}{path}", self.edges[edge].url()?)).send().await?.status();

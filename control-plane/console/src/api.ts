@@ -4,7 +4,8 @@
  * told to `onRefused`, once, so that the page can ask for another.
  */
 
-import type { Job, Stats, Ticket, Track, Upload } from './model';
+import type { HouseStats, Job, Stats, Ticket, Track, Upload } from './model';
+import type { HistoryLine, Policy, PolicyDiff, Swap, Swapped, Verdicts } from './policies';
 
 /** A request that waits longer than this is given up: the page says so instead of hanging. */
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -40,6 +41,10 @@ async function refusal(response: Response): Promise<ApiError> {
     // Not JSON: the status says what there is to say.
   }
   return new ApiError(kind, message, response.status);
+}
+
+function policyPath(name: string): string {
+  return `/v1/policies/${encodeURIComponent(name)}`;
 }
 
 export class Api {
@@ -85,12 +90,61 @@ export class Api {
     return this.json('GET', `/v1/tracks/${encodeURIComponent(id)}/stats`);
   }
 
+  /** The house over the hours up to now. */
+  house(hours: number): Promise<HouseStats> {
+    return this.json('GET', `/v1/stats?from=${Date.now() - (hours - 1) * 3_600_000}`);
+  }
+
   jobs(): Promise<Job[]> {
     return this.json<{ jobs: Job[] }>('GET', '/v1/jobs').then((body) => body.jobs);
   }
 
   retry(job: string): Promise<Job> {
     return this.json('POST', `/v1/jobs/${encodeURIComponent(job)}/retry`, {});
+  }
+
+  policies(): Promise<Policy[]> {
+    return this.json<{ policies: Policy[] }>('GET', '/v1/policies').then((body) => body.policies);
+  }
+
+  policy(name: string): Promise<Policy> {
+    return this.json('GET', policyPath(name));
+  }
+
+  policyHistory(name: string): Promise<HistoryLine[]> {
+    return this.json<{ history: HistoryLine[] }>('GET', `${policyPath(name)}/history?limit=50`).then((body) => body.history);
+  }
+
+  policyVerdicts(name: string): Promise<Verdicts> {
+    return this.json('GET', `${policyPath(name)}/verdicts?step_ms=60000`);
+  }
+
+  /** `null`: no version is or was a shadow. */
+  async policyDiff(name: string): Promise<PolicyDiff | null> {
+    try {
+      return await this.json<PolicyDiff>('GET', `${policyPath(name)}/diff`);
+    } catch (error) {
+      if (error instanceof ApiError && error.kind === 'no-shadow') return null;
+      throw error;
+    }
+  }
+
+  /** Does it and waits a moment for the edges. A rollback takes back `from` and nothing else. */
+  swap(name: string, swap: Swap, waitMs: number, from: string | null): Promise<Swapped> {
+    const path = policyPath(name);
+    const wait = `?wait_ms=${waitMs}`;
+    switch (swap.act) {
+      case 'end-trial':
+        return this.json('DELETE', `${path}/candidate${wait}`);
+      case 'disable':
+        return this.json('DELETE', `${path}/active${wait}`);
+      case 'rollback':
+        return this.json('POST', `${path}/rollback${wait}`, { from });
+      case 'canary':
+        return this.json('POST', `${path}/canary${wait}`, { version: swap.version, percent: swap.percent });
+      default:
+        return this.json('POST', `${path}/${swap.act}${wait}`, { version: swap.version });
+    }
   }
 
   /** The open stream of server-sent events; the caller reads and closes it. */

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::request::{Asked, Body};
 use crate::clock;
 use crate::error::ApiError;
+use crate::keys::Told;
+use crate::policies::counts;
 use crate::state::Shared;
 use crate::store::edges::{self, LogName};
 use crate::store::{Write, keys, transaction};
@@ -30,6 +32,9 @@ const EDGES_MAX: i64 = 10_000;
 /// Keys of one report, and counters: a keyring holds 64, and an edge counts some dozen things.
 const REPORT_KEYS_MAX: usize = 128;
 const REPORT_COUNTERS_MAX: usize = 128;
+
+/// Bytes of a key's name in a report.
+const KID_MAX: usize = 128;
 
 /// Records of one post: a transaction of some hundred milliseconds.
 const RECORDS_MAX: usize = 1000;
@@ -51,6 +56,12 @@ pub(crate) struct Follow {
     /// The tag of the keys that it has.
     #[serde(default)]
     keys: String,
+    /// The tag of the limit classes that it has.
+    #[serde(default)]
+    limits: String,
+    /// The tag of the policies that it has.
+    #[serde(default)]
+    policies: String,
 }
 
 /// The snapshot, or 304 where the edge has it already (RFC 9110, section 13.1.2).
@@ -72,7 +83,8 @@ pub(crate) async fn snapshot(
         let revision = snapshots.borrow().revision;
         return Ok((StatusCode::NOT_MODIFIED, head(revision)?).into_response());
     }
-    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys).await?;
+    let told = Told { keys: &follow.keys, limits: &follow.limits, policies: &follow.policies };
+    let delta = parts.keys.since(&parts.store, follow.cursor, told).await?;
     Ok((head(delta.revision)?, Json(delta)).into_response())
 }
 
@@ -90,7 +102,7 @@ fn names(header: &str, tag: &str) -> bool {
     header.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
-/// Keeps an edge's report, and adds what its keys were used since the last one.
+/// Keeps an edge's report, and adds what its keys were used and its policies said since the last one.
 pub(crate) async fn report(
     State(parts): State<Shared>,
     Body(report): Body<EdgeReport>,
@@ -99,8 +111,14 @@ pub(crate) async fn report(
     if report.keys.len() > REPORT_KEYS_MAX || report.counters.len() > REPORT_COUNTERS_MAX {
         return Err(ApiError::invalid("more keys or counters than an edge has"));
     }
+    if report.keys.iter().any(|key| key.kid.len() > KID_MAX) {
+        return Err(ApiError::invalid(format!("a key's name has at most {KID_MAX} bytes")));
+    }
+    counts::bounded(&report)?;
     let now = clock::now_ms();
     transaction!(parts.store, |tx| keep(tx, &report, now).await)?;
+    // Those who wait for edges look again.
+    parts.policies.reports.send_modify(|count| *count = count.wrapping_add(1));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -124,7 +142,13 @@ async fn keep(tx: &mut Write, report: &EdgeReport, now: i64) -> Result<(), ApiEr
             keys::add_uses(tx, &key.kid, accepted, out_of_time, now).await?;
         }
     }
+    counts::add(tx, before.as_ref(), report, now).await?;
     Ok(edges::put_report(tx, report, now).await?)
+}
+
+/// Whether an edge that reported at `seen_ms` counts as alive.
+pub(crate) fn is_alive(seen_ms: i64, now: i64) -> bool {
+    now - seen_ms < ALIVE_MS
 }
 
 /// An edge as the API shows it.
@@ -144,7 +168,7 @@ pub(crate) struct Edge {
 pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<serde_json::Value>, ApiError> {
     let (now, revision) = (clock::now_ms(), parts.keys.subscribe().borrow().revision);
     let edges = edges::list(&parts.store).await?.into_iter().map(|(report, seen_ms)| Edge {
-        alive: now - seen_ms < ALIVE_MS,
+        alive: is_alive(seen_ms, now),
         current: report.revision >= revision,
         report,
         seen_ms,

@@ -9,7 +9,7 @@ use crate::database::database;
 use crate::house::{ADMIN, EDGE, House, WORKER, config};
 
 /// Method, path, scope. A route that is missing here fails the count at the end of the test below.
-const ROUTES: [(&str, &str, &str); 30] = [
+const ROUTES: [(&str, &str, &str); 48] = [
     ("POST", "/v1/tracks", "publish"),
     ("POST", "/v1/jobs/{j}/cancel", "publish"),
     ("POST", "/v1/jobs/{j}/priority", "publish"),
@@ -23,6 +23,8 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{j}", "read"),
     ("POST", "/v1/jobs/{j}/retry", "publish"),
+    ("GET", "/v1/stats", "read"),
+    ("GET", "/v1/facts", "read"),
     ("GET", "/v1/denials", "read"),
     ("GET", "/v1/events", "read"),
     ("POST", "/v1/worker/claim", "worker"),
@@ -40,6 +42,22 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/revocations", "read"),
     ("POST", "/v1/revocations", "admin"),
     ("DELETE", "/v1/revocations/norevocation", "admin"),
+    ("GET", "/v1/policies", "read"),
+    ("GET", "/v1/policies/nopolicy", "read"),
+    ("GET", "/v1/policies/nopolicy/history", "read"),
+    ("GET", "/v1/policies/nopolicy/diff", "read"),
+    ("GET", "/v1/policies/nopolicy/verdicts", "read"),
+    ("DELETE", "/v1/policies/nopolicy", "admin"),
+    ("DELETE", "/v1/policies/nopolicy/versions/1", "admin"),
+    ("POST", "/v1/policies/nopolicy/versions", "admin"),
+    ("POST", "/v1/policies/nopolicy/push", "admin"),
+    ("POST", "/v1/policies/nopolicy/shadow", "admin"),
+    ("POST", "/v1/policies/nopolicy/canary", "admin"),
+    ("POST", "/v1/policies/nopolicy/active", "admin"),
+    ("DELETE", "/v1/policies/nopolicy/active", "admin"),
+    ("POST", "/v1/policies/nopolicy/rollback", "admin"),
+    ("DELETE", "/v1/policies/nopolicy/candidate", "admin"),
+    ("GET", "/v1/edge/policies/nodigest", "edge"),
 ];
 
 #[tokio::test]

@@ -11,6 +11,15 @@ export interface Question {
   title: string;
   body: string;
   act: string;
+  /** What it does harms listeners, or cannot be undone; so it is, where nothing is said. */
+  danger?: boolean;
+}
+
+export interface NumberField {
+  label: string;
+  value: number;
+  min: number;
+  max: number;
 }
 
 export class Dialogs {
@@ -32,18 +41,35 @@ export class Dialogs {
 
   confirm(question: Question): Promise<boolean> {
     const cancel = h('button', { type: 'button', class: 'button', value: 'cancel', autofocus: true }, 'Cancel');
-    const act = h('button', { type: 'button', class: 'button danger', 'data-testid': 'confirm' }, question.act);
-    const dialog = this.open(question.title, h('p', {}, question.body), [cancel, act]);
+    return this.ask(question, h('p', {}, question.body), cancel, () => true).then((sure) => sure ?? false);
+  }
+
+  /** The same with a number to be given; `null` where it is called off. */
+  confirmNumber(question: Question, field: NumberField): Promise<number | null> {
+    const cancel = h('button', { type: 'button', class: 'button', value: 'cancel' }, 'Cancel');
+    const input = h('input', {
+      type: 'number', class: 'field', min: field.min, max: field.max, step: 'any', required: true, autofocus: true, 'data-testid': 'number',
+    });
+    input.value = String(field.value);
+    const body = h('div', {}, h('p', {}, question.body), h('label', { class: 'number' }, field.label, input));
+    return this.ask(question, body, cancel, () => (input.reportValidity() ? input.valueAsNumber : null));
+  }
+
+  /** `read` gives what is answered; `null` keeps the question open. */
+  private ask<T>(question: Question, body: HTMLElement, cancel: HTMLButtonElement, read: () => T | null): Promise<T | null> {
+    const kind = question.danger === false ? 'primary' : 'danger';
+    const act = h('button', { type: 'button', class: `button ${kind}`, 'data-testid': 'confirm' }, question.act);
+    const dialog = this.open(question.title, body, [cancel, act]);
     return new Promise((resolve) => {
-      let sure = false;
+      let answer: T | null = null;
       act.addEventListener('click', () => {
-        sure = true;
-        dialog.close();
+        answer = read();
+        if (answer !== null) dialog.close();
       });
       cancel.addEventListener('click', () => dialog.close());
       dialog.addEventListener('close', () => {
         dialog.remove();
-        resolve(sure);
+        resolve(answer);
       });
     });
   }

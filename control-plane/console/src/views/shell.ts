@@ -7,9 +7,12 @@ import type { LiveState } from '../live';
 import { ActivityView } from './activity';
 import { LibraryView } from './library';
 import { PlayerView } from './player';
+import { PoliciesView } from './policies';
+import { PolicyView } from './policy';
 import { TrackView } from './track';
+import { TrafficView } from './traffic';
 
-type Tab = 'library' | 'activity';
+type Tab = 'library' | 'activity' | 'traffic' | 'policies';
 
 export class Shell {
   readonly element: HTMLElement;
@@ -17,6 +20,9 @@ export class Shell {
   readonly activity: ActivityView;
   readonly player: PlayerView;
   track: TrackView | null = null;
+  traffic: TrafficView | null = null;
+  /** The list of policies or one of them, where that is what the column shows. */
+  private policies: PoliciesView | PolicyView | null = null;
   private readonly live = h('p', { class: 'live', role: 'status', 'data-testid': 'live' });
   private readonly column = h('div', { class: 'main-column' });
   private readonly tabs: Record<Tab, HTMLButtonElement>;
@@ -36,8 +42,13 @@ export class Shell {
     this.activity = new ActivityView(app);
     this.player = new PlayerView(app);
     const tab = (name: Tab, label: string) =>
-      h('button', { type: 'button', class: 'tab', 'data-testid': `tab-${name}`, onclick: () => this.select(name) }, label);
-    this.tabs = { library: tab('library', 'Library'), activity: tab('activity', 'Activity') };
+      h('button', { type: 'button', class: `tab to-${name}`, 'data-testid': `tab-${name}`, onclick: () => this.select(name) }, label);
+    this.tabs = {
+      library: tab('library', 'Library'),
+      activity: tab('activity', 'Activity'),
+      traffic: tab('traffic', 'Traffic'),
+      policies: tab('policies', 'Policies'),
+    };
     this.column.append(this.library.element);
     this.element = h(
       'div',
@@ -46,7 +57,7 @@ export class Shell {
         'header',
         { class: 'top' },
         h('a', { class: 'brand', href: '#/', 'aria-label': 'Segue, to the library' }, mark(), 'Segue'),
-        h('nav', { class: 'tabs', 'aria-label': 'Views' }, this.tabs.library, this.tabs.activity),
+        h('nav', { class: 'tabs', 'aria-label': 'Views' }, this.tabs.library, this.tabs.traffic, this.tabs.policies, this.tabs.activity),
         this.live,
         h(
           'button',
@@ -62,7 +73,6 @@ export class Shell {
       app.dialogs.element,
       app.dialogs.spoken,
     );
-    this.select('library');
     this.dropping(onFiles);
     addEventListener('hashchange', () => this.route());
     this.route();
@@ -70,7 +80,7 @@ export class Shell {
 
   render(): void {
     if (this.track) this.track.render();
-    else this.library.render();
+    else if (!this.traffic && !this.policies) this.library.render();
     this.activity.render();
     this.player.render();
   }
@@ -99,35 +109,52 @@ export class Shell {
   }
 
   private select(name: Tab): void {
-    this.column.classList.toggle('off', name !== 'library');
-    this.activity.element.classList.toggle('off', name !== 'activity');
-    for (const [key, button] of Object.entries(this.tabs)) setAttr(button, 'aria-current', key === name ? 'page' : null);
-    if (name === 'library' && this.track) location.hash = '#/';
+    this.mark(name);
+    if (name === 'library' && location.hash !== '' && location.hash !== '#/') location.hash = '#/';
+    if (name === 'traffic' || name === 'policies') {
+      const place = `#/${name}`;
+      if (location.hash === place) this.route();
+      else location.hash = place;
+    }
   }
 
   private route(): void {
-    const id = /^#\/track\/([^/]+)$/.exec(location.hash)?.[1];
+    const [, place, id] = /^#\/(track|traffic|policies)(?:\/([^/]+))?$/.exec(location.hash) ?? [];
     this.track?.close();
     this.track = null;
-    if (id) {
+    this.traffic?.close();
+    this.traffic = null;
+    this.policies?.close();
+    this.policies = null;
+    if (place === 'track' && id) {
       this.track = new TrackView(this.app, decodeURIComponent(id));
-      this.showColumn();
+      this.mark('library');
       this.column.replaceChildren(this.track.element);
       this.track.render();
       this.track.focus();
+    } else if (place === 'traffic') {
+      this.traffic = new TrafficView(this.app);
+      this.mark('traffic');
+      this.column.replaceChildren(this.traffic.element);
+      this.traffic.focus();
+    } else if (place === 'policies') {
+      this.policies = id ? new PolicyView(this.app, decodeURIComponent(id)) : new PoliciesView(this.app);
+      this.mark('policies');
+      this.column.replaceChildren(this.policies.element);
+      this.policies.focus();
     } else {
       this.column.replaceChildren(this.library.element);
-      this.showColumn();
+      this.mark('library');
       this.library.render();
     }
     scrollTo(0, 0);
   }
 
-  private showColumn(): void {
-    this.column.classList.remove('off');
-    this.activity.element.classList.add('off');
-    setAttr(this.tabs.library, 'aria-current', 'page');
-    setAttr(this.tabs.activity, 'aria-current', null);
+  /** Says which tab it is; on a phone that one alone is shown. */
+  private mark(name: Tab): void {
+    this.column.classList.toggle('off', name === 'activity');
+    this.activity.element.classList.toggle('off', name !== 'activity');
+    for (const [key, button] of Object.entries(this.tabs)) setAttr(button, 'aria-current', key === name ? 'page' : null);
   }
 
   private dropping(onFiles: (files: File[]) => void): void {
