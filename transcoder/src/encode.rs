@@ -227,7 +227,6 @@ async fn one(work: &Work, asked: Run, cancel: &CancellationToken) -> Result<(), 
 }
 
 /// Takes frames out of the pipe to its end. `false`: nobody wants them any more, which is no fault of the run.
-
 fn hand_on(
     pipe: impl std::io::Read,
     wrapping: packets::Wrapping,

@@ -135,12 +135,12 @@ mod tests {
 
     #[test]
     fn a_ladder_is_what_the_configuration_says() {
-        let config = Ladder { aac: vec![128_000], opus: vec![64_000, 96_000], lossless: true, ..Ladder::default() };
+        let config = Ladder { aac: vec![128_000], opus: vec![64_000, 96_000], lossless: true };
         assert_eq!(names(&config, None), ["a128", "opus64", "opus96", "flac"]);
         assert_eq!(names(&config, Some(70_000)), ["a70", "opus64"], "a lossy source is not made lossless");
-        let opus = Ladder { aac: vec![], opus: vec![96_000], lossless: false, ..Ladder::default() };
+        let opus = Ladder { aac: vec![], opus: vec![96_000], lossless: false };
         assert_eq!(names(&opus, Some(40_000)), ["opus40"], "there is always one");
-        let flac = Ladder { aac: vec![], opus: vec![], lossless: true, ..Ladder::default() };
+        let flac = Ladder { aac: vec![], opus: vec![], lossless: true };
         assert_eq!(names(&flac, None), ["flac"]);
     }
 }

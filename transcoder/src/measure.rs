@@ -70,6 +70,10 @@ struct Decoded {
 }
 
 /// Decodes and measures the source, and refuses what does not hold what it declares.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different thing that a job owns; a struct would only rename them"
+)]
 pub(crate) async fn measure(
     tools: &Tools,
     source: &Source,

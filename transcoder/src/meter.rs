@@ -19,11 +19,17 @@ const QUEUE: usize = 4;
 /// What one thread answers: a loudness or a peak.
 type Answer = Result<f64, String>;
 
+/// The queue of one thread, and the thread.
+type Thread = (SyncSender<Block>, JoinHandle<Answer>);
+
+/// Samples that every thread looks at.
+type Block = Arc<Vec<f32>>;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Meters {
     /// The loudness first, then the true peak of each channel.
-    threads: Vec<(SyncSender<Arc<Vec<f32>>>, JoinHandle<Answer>)>,
+    threads: Vec<Thread>,
 }
 
 impl Meters {
@@ -74,9 +80,7 @@ impl Meters {
     }
 }
 
-fn thread(
-    work: impl FnOnce(std::sync::mpsc::IntoIter<Arc<Vec<f32>>>) -> Answer + Send + 'static,
-) -> Result<(SyncSender<Arc<Vec<f32>>>, JoinHandle<Answer>), String> {
+fn thread(work: impl FnOnce(std::sync::mpsc::IntoIter<Block>) -> Answer + Send + 'static) -> Result<Thread, String> {
     let (sender, receiver) = sync_channel(QUEUE);
     let thread = std::thread::Builder::new().name("meter".to_owned()).spawn(move || work(receiver.into_iter()));
     Ok((sender, thread.map_err(|error| error.to_string())?))

@@ -197,8 +197,8 @@ pub(crate) async fn early(
     Body(said): Body<Early>,
 ) -> Result<Json<Value>, ApiError> {
     check_version(&said.version, said.fence)?;
-    let track =
-        transaction!(parts.store, |tx| { early::note(tx, (&id, said.fence), &said.version, clock::now_ms()).await })?;
+    let now = clock::now_ms();
+    let track = transaction!(parts.store, |tx| early::note(tx, (&id, said.fence), &said.version, now).await)?;
     let track = track.map_err(|_| ApiError::lease_lost())?;
     parts.tell_track(&track).await;
     Ok(Json(json!({ "job": id, "track": track })))
