@@ -14,6 +14,7 @@ BROWSER := testkit/browser
 DEMO ?=
 # How long the soak loads an edge, how long each fuzz target runs, and how long it may take to find a planted bug.
 SOAK_SECONDS ?= 600
+LIMITS_SECONDS ?= 60
 FUZZ_SECONDS ?= 600
 PLANTED_SECONDS ?= 300
 # How long the jobs' soak kills, and how many songs it uploads meanwhile.
@@ -101,12 +102,19 @@ policies: ## Build the ready-made policies (target/policies/<name>.wasm)
 .PHONY: bench
 bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performance.md
 	cargo build --release --locked -p segue-events --example cost
-	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost
+	cargo build --release --locked -p segue-control-plane --example tally
+	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost --tally $(TARGET)/release/examples/tally
+
+.PHONY: transcode-bench
+transcode-bench: bench-parts demo-parts build ## The transcoder beside plain ffmpeg; writes docs/performance-transcode.md
+	cd $(BROWSER) && npm ci --no-audit --no-fund
+	python3 testkit/bench/transcode.py --segue $(SEGUE)
 
 .PHONY: limits-proof
-limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s; writes docs/limits-proof.json and a plot
+limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s, eight minutes; writes figures and plot (LIMITS_SECONDS)
 	cargo build --release --locked -p segue-proxy --example limits
-	python3 -B testkit/limits/proof.py --edge $(TARGET)/release/examples/limits
+	python3 -B testkit/limits/proof.py --edge $(TARGET)/release/examples/limits --seconds $(LIMITS_SECONDS)
+
 .PHONY: soak
 soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
 	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, doctor, events, explain, key, policy, revoke, roles, ticket, track};
+use crate::{demo, doctor, events, explain, key, limit, policy, revoke, roles, ticket, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ enum Command {
     /// Run an edge: check tickets, cache and serve segments
     Edge(roles::RoleArgs),
     /// Run a control plane: uploads, jobs, tickets, plays
-    Control(roles::RoleArgs),
+    Control(roles::ControlRoleArgs),
     /// Run a transcode worker
     Transcode(roles::RoleArgs),
     /// Add, list, show, play and purge tracks
@@ -34,6 +34,8 @@ enum Command {
     Ticket(ticket::TicketArgs),
     /// List, add, rotate and retire the keys that sign tickets
     Key(key::KeyArgs),
+    /// List, set and remove limit classes
+    Limit(limit::LimitArgs),
     /// Write, build, check and test policies; push them to edges, try them, and let them decide
     Policy(policy::PolicyArgs),
     /// Make tickets void before they expire
@@ -42,7 +44,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Look at every part that a configuration names; say what is wrong and what to do
     Doctor(doctor::DoctorArgs),
-    /// Watch what the edges deliver
+    /// Watch and export what the edges deliver
     Events(events::EventsArgs),
 }
 
@@ -77,6 +79,7 @@ impl Cli {
             | Command::Track(_)
             | Command::Ticket(_)
             | Command::Key(_)
+            | Command::Limit(_)
             | Command::Policy(_)
             | Command::Revoke(_)
             | Command::Events(_) => "warn",
@@ -101,6 +104,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Key(args) => key::run(args).await,
+            Command::Limit(args) => limit::run(args).await,
             Command::Policy(args) => policy::run(args).await,
             Command::Revoke(args) => revoke::run(args).await,
             Command::Events(args) => events::run(args).await,

@@ -57,6 +57,10 @@ impl Control {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
     /// Posts bytes that may be long on their way.
     pub(crate) async fn post_bytes<T: DeserializeOwned>(
         &self,

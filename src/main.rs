@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod explain;
 mod key;
+mod limit;
 mod policy;
 mod revoke;
 mod roles;

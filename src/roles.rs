@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use segue_config::Document;
-use segue_control_plane::{Control, ControlConfig, ControlInputs};
+use segue_control_plane::{Control, ControlConfig, ControlInputs, Recount};
 use segue_events::EventLog;
 use segue_proxy::{Edge, EdgeConfig, EdgeInputs, EventsSink};
 use segue_signing::SnapshotDoc;
@@ -74,10 +74,24 @@ pub(crate) async fn edge(args: RoleArgs) -> anyhow::Result<ExitCode> {
     end(edge.shutdown()).await
 }
 
-pub(crate) async fn control(args: RoleArgs) -> anyhow::Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(crate) struct ControlRoleArgs {
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Count plays and sums again from the facts that are kept, and end; while no control plane runs on this database
+    #[arg(long)]
+    recount: bool,
+}
+
+pub(crate) async fn control(ControlRoleArgs { role: args, recount }: ControlRoleArgs) -> anyhow::Result<ExitCode> {
     let config = read(&args.config, ControlConfig::read)?;
     if args.check {
         return checked(&args.config);
+    }
+    if recount {
+        let Recount { facts, denials, from_ms } = segue_control_plane::recount(&config).await?;
+        say(serde_json::json!({ "facts": facts, "denials": denials, "from_ms": from_ms }))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let control = Control::start(config, ControlInputs { listener: None, events: None }).await?;
     tracing::info!(addr = %control.addr(), "the control plane is ready");

@@ -3,9 +3,11 @@
 pub(crate) mod denials;
 pub(crate) mod edge;
 pub(crate) mod events;
+pub(crate) mod facts;
 pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod page;
 pub(crate) mod policies;
 pub(crate) mod request;

@@ -17,6 +17,9 @@ pub use policies::PoliciesConfig;
 /// The largest object that one S3 PUT can carry (S3 API reference, PutObject: 5 GiB).
 const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
 
+/// Less room than this is a unit that was forgotten.
+const KEEP_MIN: u64 = 1 << 20;
+
 /// Everything that a control plane is told.
 #[derive(Clone, Debug)]
 pub struct ControlConfig {
@@ -44,6 +47,8 @@ pub struct ControlConfig {
     pub policies: PoliciesConfig,
     /// How long requests and connections may take, and how many there may be.
     pub http: HttpConfig,
+    /// What is kept of facts, denials and plays.
+    pub facts: FactsConfig,
     /// The Fluvio that the tally reads (`[events] kind = "fluvio"`); edges post what they have where `None`.
     pub fluvio: Option<FluvioConfig>,
 }
@@ -154,6 +159,27 @@ pub struct HttpConfig {
     pub streams: usize,
 }
 
+/// What is kept of what was counted, for exports and for counting again. Sums are kept for good.
+#[derive(Clone, Debug)]
+pub struct FactsConfig {
+    /// The folder of facts and denials; where none is named, `<file>-facts` beside a SQLite file, else `segue-facts`.
+    pub dir: Option<PathBuf>,
+    /// Most bytes of facts, as they lie on the disk (some 50 a fact in a busy house); the oldest go first. 0: none are kept.
+    pub keep: u64,
+    /// Most bytes of denials, which anybody can cause.
+    pub keep_denials: u64,
+    /// Facts and denials go after so many days.
+    pub days: u32,
+    /// Plays go so many days after their end.
+    pub plays_days: u32,
+}
+
+impl Default for FactsConfig {
+    fn default() -> Self {
+        Self { dir: None, keep: 4 << 30, keep_denials: 256 << 20, days: 31, plays_days: 400 }
+    }
+}
+
 impl Default for UploadsConfig {
     fn default() -> Self {
         Self { max_size: 2 << 30, url_ttl: Duration::from_secs(3600), ttl: Duration::from_secs(24 * 3600) }
@@ -201,6 +227,7 @@ impl ControlConfig {
             jobs: JobsConfig::read(&root.section("jobs")),
             policies: PoliciesConfig::read(&root.section("policies")),
             http: HttpConfig::read(&root.section("http")),
+            facts: FactsConfig::read(&root.section("facts")),
             fluvio: fluvio(&root.section("events")),
         };
         if config.keys.is_empty() {
@@ -366,6 +393,45 @@ impl JobsConfig {
             backoff_max: span("backoff_max", default.backoff_max, 0),
             sweep: span("sweep", default.sweep, 10),
         }
+    }
+}
+
+impl FactsConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let days = |key: &str, value: u32| {
+            let days = section.or(key, value);
+            if days == 0 {
+                section.problem(key, "must be at least 1; with keep = 0 nothing is kept");
+            }
+            days
+        };
+        let bytes = |key: &str, value: u64| {
+            let bytes = section.or(key, Size(value)).0;
+            if bytes > 0 && bytes < KEEP_MIN {
+                section.problem(key, "must be 0 (nothing is kept) or at least 1MiB");
+            }
+            bytes
+        };
+        Self {
+            dir: section.get("dir"),
+            keep: bytes("keep", default.keep),
+            keep_denials: bytes("keep_denials", default.keep_denials),
+            days: days("days", default.days),
+            plays_days: days("plays_days", default.plays_days),
+        }
+    }
+
+    /// The folder, beside this database: its file, or where the program runs.
+    pub(crate) fn folder(&self, database: &DatabaseConfig) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| match database {
+            DatabaseConfig::Sqlite(file) => {
+                let mut name = file.as_os_str().to_owned();
+                name.push("-facts");
+                PathBuf::from(name)
+            }
+            DatabaseConfig::Mysql { .. } => PathBuf::from("segue-facts"),
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::bus::Bus;
 use crate::config::ControlConfig;
 use crate::hints::{self, Hints};
+use crate::kept::{self, Kept};
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::policies::Registry;
@@ -97,6 +98,7 @@ impl Control {
             tasks.spawn(postman.run(Shared::clone(&parts)));
         }
         tasks.spawn(tally::sweep(Shared::clone(&parts)));
+        tasks.spawn(kept::tend(Shared::clone(&parts)));
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
@@ -189,6 +191,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     let keys = Keys::start(&store, &config.keys, hints.clone())
         .await
         .map_err(|error| StartError::new("keys", error.to_string()))?;
+    let kept = open_kept(&config, &store).await?;
     let objects = Objects::new(&config.objects);
     if config.objects.create_bucket {
         objects
@@ -201,6 +204,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        kept,
         fluvio: config.fluvio.clone(),
         objects,
         keys,
@@ -220,4 +224,38 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
         telling: tokio::sync::Mutex::new(()),
         tasks: TaskTracker::new(),
     })
+}
+
+async fn open_kept(config: &ControlConfig, store: &Store) -> Result<Kept, StartError> {
+    let folder = config.facts.folder(&config.database);
+    Kept::open(folder, config.facts.clone(), store).await.map_err(|error| {
+        StartError::new("facts", format!("{error}; check that the folder can be written by this user"))
+    })
+}
+
+/// What [`recount`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recount {
+    /// Facts that were counted again.
+    pub facts: u64,
+    /// Denials that were.
+    pub denials: u64,
+    /// The hour, in ms since the epoch, from which on everything was counted again; `None`: from the beginning.
+    pub from_ms: Option<i64>,
+}
+
+/// Counts plays and sums again from the facts that are kept, in one transaction. To be done while no control plane runs on this database.
+///
+/// # Errors
+/// One sentence on what cannot be opened or read; nothing has changed then.
+pub async fn recount(config: &ControlConfig) -> Result<Recount, StartError> {
+    let store = Store::open(&config.database).await.map_err(|error| StartError::new("database", error.to_string()))?;
+    let counted = async {
+        let kept = open_kept(config, &store).await?;
+        tally::recount(&store, &kept).await.map_err(|error| StartError::new("facts", error.to_string()))
+    }
+    .await;
+    store.close().await;
+    let tally::Recounted { facts, denials, from_ms } = counted?;
+    Ok(Recount { facts, denials, from_ms })
 }

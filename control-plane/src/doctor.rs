@@ -12,7 +12,9 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::config::ControlConfig;
+use crate::hints;
 use crate::objects::Objects;
+use crate::store::look;
 
 /// A look that takes longer is an answer by itself.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -26,6 +28,8 @@ const OBJECTS_ADVICE: &str = "check [objects] endpoint, region, bucket and both 
 /// Looks at all that `config` names.
 pub async fn examine(config: &ControlConfig) -> Vec<Finding> {
     let mut findings = vec![tokens(config)];
+    findings.extend(database(config).await);
+    findings.extend(hints(config).await);
     let objects = timeout(WITHIN, objects(config)).await.unwrap_or_else(|_| {
         let seen = format!("no answer within {} s", WITHIN.as_secs());
         vec![Finding::ill("objects", seen, "check address, routing and firewalls between here and there")]
@@ -48,6 +52,35 @@ fn tokens(config: &ControlConfig) -> Finding {
         format!("none for: {}", missing.join(", ")),
         "workers and edges in other processes need tokens of their own scope; never give them the admin's",
     )
+}
+
+async fn database(config: &ControlConfig) -> Vec<Finding> {
+    const ADVICE: &str =
+        "check [database] url and password, that the server runs, and that its user may do all on this database";
+    let seen = match timeout(WITHIN, look::look(&config.database)).await {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(error)) => return vec![Finding::ill("database", error.to_string(), ADVICE)],
+        Err(_) => return vec![Finding::ill("database", format!("no answer within {} s", WITHIN.as_secs()), ADVICE)],
+    };
+    let mut findings = vec![if seen.read_only {
+        Finding::ill("database", format!("{}, and takes no writes", seen.what), "name the server that is written to")
+    } else {
+        Finding::well("database", seen.what)
+    }];
+    findings.extend(seen.ahead_ms.map(|ahead| Finding::clock("database.clock", "the database", ahead, 1)));
+    findings
+}
+
+async fn hints(config: &ControlConfig) -> Option<Finding> {
+    let redis = config.redis.as_ref()?;
+    Some(match hints::probe(redis).await {
+        Ok(()) => Finding::well("redis", "Redis answers and can carry hints between control planes"),
+        Err(error) => Finding::doubtful(
+            "redis",
+            format!("Redis cannot be used: {error}"),
+            "control planes look at the database more often meanwhile; check [redis] url and ca",
+        ),
+    })
 }
 
 async fn objects(config: &ControlConfig) -> Vec<Finding> {

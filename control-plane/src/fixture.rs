@@ -8,7 +8,8 @@ use segue_config::Secret;
 
 use crate::bucket::{ACCESS, SECRET};
 use crate::config::{
-    ControlConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig,
+    UploadsConfig,
 };
 use crate::control;
 use crate::database::database;
@@ -45,6 +46,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         jobs: JobsConfig::default(),
         policies: PoliciesConfig::default(),
         http: HttpConfig::default(),
+        facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
         fluvio: None,
     };
     let store = Store::open(&config.database).await.unwrap();

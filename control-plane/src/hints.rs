@@ -84,6 +84,22 @@ pub(crate) struct Postman {
     sender: Arc<Sender>,
 }
 
+/// Whether Redis answers, for `segue doctor`.
+///
+/// # Errors
+/// A sentence; never with the password in it.
+pub(crate) async fn probe(config: &RedisConfig) -> Result<(), String> {
+    let (_, postman) = Hints::new(config)?;
+    let asked = async {
+        let mut connection = postman.client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING").query_async::<()>(&mut connection).await
+    };
+    match tokio::time::timeout(2 * PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| error.category().to_owned()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
 impl Hints {
     /// # Errors
     /// A sentence about the URL; never with the password in it.

@@ -38,6 +38,14 @@ pub(crate) enum KeysError {
     Store(#[from] StoreError),
 }
 
+/// The tags of the sections that an edge has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told<'t> {
+    pub(crate) keys: &'t str,
+    pub(crate) limits: &'t str,
+    pub(crate) policies: &'t str,
+}
+
 /// The keyring and the snapshot's publisher.
 #[derive(Debug)]
 pub(crate) struct Keys {
@@ -83,10 +91,11 @@ impl Keys {
     async fn publish_here(&self, store: &Store) -> Result<(), StoreError> {
         let _one = self.publishing.lock().await;
         let now = clock::now_s();
-        let State { revision, keys, purges, revocations, policies, .. } = store::keys::state(store, None, now).await?;
+        let State { revision, keys, purges, revocations, limits, policies, .. } =
+            store::keys::state(store, None, now).await?;
         let keys = self.merged(&keys, now);
         let revocations = revocations.into_iter().map(|named| named.revocation).collect();
-        let doc = SnapshotDoc { revision, keys, purges, revocations, policies };
+        let doc = SnapshotDoc { revision, keys, purges, revocations, limits, policies };
         match doc.keyring() {
             Ok(ring) => *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring),
             // What goes in is checked: only a database that was changed by hand comes here.
@@ -121,29 +130,29 @@ impl Keys {
         docs
     }
 
-    /// What an edge is told that has everything up to `cursor`, the keys of `keys_tag` and the policies of `policies_tag`.
+    /// What an edge is told that has everything up to `cursor`, and the sections of these tags.
     pub(crate) async fn since(
         &self,
         store: &Store,
         cursor: Option<u64>,
-        keys_tag: &str,
-        policies_tag: &str,
+        has: Told<'_>,
     ) -> Result<SnapshotDelta, StoreError> {
         let now = clock::now_s();
         let state = store::keys::state(store, cursor, now).await?;
         let keys = self.merged(&state.keys, now);
-        let tag = tag(&keys)?;
-        let told = policies_told(&state.policies)?;
+        let (tag, limits, policies) = (tag_of(&keys)?, tag_of(&state.limits)?, policies_told(&state.policies)?);
         Ok(SnapshotDelta {
             revision: state.revision,
             partial: state.partial,
-            keys: (tag != keys_tag).then_some(keys),
+            keys: (tag != has.keys).then_some(keys),
             keys_tag: tag,
             purges: state.purges,
             revocations: state.revocations,
             lifted: state.lifted,
-            policies: (told != policies_tag).then_some(state.policies),
-            policies_tag: told,
+            limits: (limits != has.limits).then_some(state.limits),
+            limits_tag: limits,
+            policies: (policies != has.policies).then_some(state.policies),
+            policies_tag: policies,
         })
     }
 
@@ -185,11 +194,11 @@ impl Keys {
 
 /// The tag of the policies; none where there are none, as of a control plane that knows of none.
 fn policies_told(policies: &[PolicyDoc]) -> Result<String, StoreError> {
-    if policies.is_empty() { Ok(String::new()) } else { tag(policies) }
+    if policies.is_empty() { Ok(String::new()) } else { tag_of(policies) }
 }
 
 /// The tag of a section: 64 bits of a hash over all of it, which leads back to no secret.
-fn tag<T: Serialize>(section: &[T]) -> Result<String, StoreError> {
+fn tag_of(section: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
     let digest = Sha256::digest(serde_json::to_vec(section)?);
     Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

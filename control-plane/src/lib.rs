@@ -25,10 +25,12 @@ mod database;
 mod doctor;
 mod duty;
 mod error;
+pub mod export;
 #[cfg(test)]
 mod fixture;
 mod hints;
 mod ids;
+mod kept;
 mod keys;
 mod objects;
 mod plays;
@@ -43,9 +45,10 @@ mod tally;
 mod views;
 
 pub use config::{
-    ControlConfig, DatabaseConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, RedisConfig, TicketsConfig,
+    ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, RedisConfig,
+    TicketsConfig,
     TokensConfig, UploadsConfig,
 };
-pub use control::{Control, ControlInputs, StartError};
+pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;
 pub use policies::signers::{NotASigner, Signer};

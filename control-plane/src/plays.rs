@@ -1,4 +1,5 @@
-//! What a play is: the rule, without a database or a clock.
+//! What a play is, and what is added up: the rules, without a database or a clock.
 
 pub(crate) mod cover;
 pub(crate) mod rule;
+pub(crate) mod sums;

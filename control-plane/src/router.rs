@@ -6,11 +6,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 
 use crate::api::{
-    denials, edge, events, health, jobs, keys, page, policies, revocations, stats, tickets, tracks, uploads, worker,
+    denials, edge, events, facts, health, jobs, keys, limits, page, policies, revocations, stats, tickets, tracks,
+    uploads, worker,
 };
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
@@ -31,11 +32,13 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks", get(tracks::list))
         .route("/v1/tracks/{track}", get(tracks::show))
         .route("/v1/tracks/{track}/stats", get(stats::of_track))
+        .route("/v1/stats", get(stats::of_house))
         .route("/v1/denials", get(denials::list))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{job}", get(jobs::show))
         .route("/v1/keys", get(keys::list))
         .route("/v1/revocations", get(revocations::list))
+        .route("/v1/limits", get(limits::list))
         .route("/v1/policies", get(policies::list))
         .route("/v1/policies/{policy}", get(policies::show))
         .route("/v1/policies/{policy}/history", get(policies::history))
@@ -48,6 +51,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/keys/{kid}", delete(keys::retire))
         .route("/v1/revocations", post(revocations::add))
         .route("/v1/revocations/{id}", delete(revocations::lift))
+        .route("/v1/limits/classes/{name}", put(limits::put_class).delete(limits::remove_class))
+        .route("/v1/limits/streams/{name}", put(limits::put_streams).delete(limits::remove_streams))
         .route("/v1/policies/{policy}", delete(policies::delete))
         .route("/v1/policies/{policy}/versions/{version}", delete(policies::delete_version));
     let edges = Router::new()
@@ -56,6 +61,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/edge/facts", post(edge::facts).layer(DefaultBodyLimit::max(edge::FACTS_MAX)));
     let worker = Router::new()
         .route("/v1/worker/jobs/{job}/progress", post(worker::progress))
+        .route("/v1/worker/jobs/{job}/early", post(worker::early))
         .route("/v1/worker/jobs/{job}/complete", post(worker::complete))
         .route("/v1/worker/jobs/{job}/fail", post(worker::fail));
     let open = Router::new().route("/healthz", get(health::healthz)).route("/", get(page::index));
@@ -72,7 +78,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .layer(middleware::from_fn_with_state(shared.http.timeout, within));
 
     // Wait by nature, each within a bound of its own.
-    let streams = Router::new().route("/v1/events", get(events::follow));
+    let streams = Router::new().route("/v1/events", get(events::follow)).route("/v1/facts", get(facts::export));
     let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
     let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
     // A form is read and a policy compiled; a change waits for edges.

@@ -10,11 +10,12 @@ use tokio_util::task::TaskTracker;
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::hints::Hints;
+use crate::kept::Kept;
 use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::policies::Registry;
 use crate::store::jobs::{JobRow, Patience};
-use crate::store::{Store, StoreError, jobs, tracks};
+use crate::store::{Store, StoreError, early, jobs, tracks};
 use crate::views;
 
 /// Shared by reference; cheap to clone.
@@ -24,6 +25,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Facts and denials that were counted.
+    pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.
     pub(crate) fluvio: Option<FluvioConfig>,
     pub(crate) objects: Objects,
@@ -123,6 +126,8 @@ impl Parts {
     /// A track as the API shows it.
     pub(crate) async fn track_view(&self, id: &str) -> Result<Option<views::Track>, StoreError> {
         let row = tracks::get(&self.store, id).await?;
-        Ok(row.map(|row| views::Track::new(row, &self.keys, &self.edge_base)))
+        let Some(row) = row else { return Ok(None) };
+        let early = row.status == tracks::Status::Transcoding && early::of_track(&self.store, id).await?.is_some();
+        Ok(Some(views::Track::new(row, early, &self.keys, &self.edge_base)))
     }
 }

@@ -12,17 +12,23 @@
 //! ([`dialect::turn`]). Reads run beside them on connections of their own. No caller holds a transaction across a network
 //! call, and none begins a second one while it holds the first: the pool of one would never give it.
 
+mod bulk;
 mod connect;
 mod dialect;
+pub(crate) mod early;
 pub(crate) mod edges;
 pub(crate) mod jobs;
+pub(crate) mod kept;
 pub(crate) mod keys;
 pub(crate) mod leases;
+pub(crate) mod limits;
+pub(crate) mod look;
 pub(crate) mod plays;
 pub(crate) mod plays_out;
 pub(crate) mod policies;
 pub(crate) mod removals;
 pub(crate) mod revocations;
+pub(crate) mod sums;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 
@@ -34,6 +40,8 @@ use crate::config::DatabaseConfig;
 use crate::error::ApiError;
 pub(crate) use connect::OpenError;
 use dialect::Dialect;
+
+use crate::kept::KeptError;
 
 /// A transaction that may write.
 pub(crate) type Write = Transaction<'static, Any>;
@@ -63,6 +71,9 @@ pub(crate) enum StoreError {
     /// Text that is stored as JSON could not be written or read.
     #[error("database: {0}")]
     Json(#[from] serde_json::Error),
+    /// What is kept beside the database could not be written or read.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
 }
 
 impl StoreError {

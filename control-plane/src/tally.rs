@@ -2,9 +2,9 @@
 //!
 //! Facts and denials are read from a log by position. One transaction counts a batch and moves the position that is stored beside
 //! the sums; the log is told that it may forget the batch only after the commit. A crash anywhere in between leads to
-//! the same batch being read again from the stored position. Beyond that, ids of facts that were counted are kept for a
-//! while and skipped, so that a log which delivers twice (a restored one, a remote edge that posts again) counts once as
-//! well. Denials are counted by the position alone: whoever has no ticket causes them, and must not fill the database;
+//! the same batch being read again from the stored position. Beyond that, it is noted for a while which facts were counted, by their ids,
+//! so that a log which delivers twice (a restored one, a remote edge that posts again) counts once as
+//! well. What was counted is kept beside the database ([`crate::kept`]), and can be counted again from there ([`recount`]). Denials are counted by the position alone: whoever has no ticket causes them, and must not fill the database;
 //! a log that was restored from a copy counts the copy's denials again.
 //!
 //! Invariants: what is told to followers (transitions, facts) was committed. On failure the transaction is rolled
@@ -16,6 +16,8 @@ pub(crate) mod fluvio;
 mod follow;
 pub(crate) mod publish;
 mod receive;
+mod recount;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +28,14 @@ use serde::Serialize;
 use crate::bus::Topic;
 use crate::clock;
 use crate::duty;
-use crate::plays::rule::{self, Play, Transition};
+use crate::plays::rule::{Play, Transition};
 use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::{StoreError, plays, transaction};
 
+pub(crate) use count::hour;
 pub(crate) use receive::{Received, denials as receive_denials, facts as receive_facts};
+pub(crate) use recount::{Recounted, recount};
 
 /// How often plays that are over, and ids that are old, are looked for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -39,8 +43,8 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// A play is taken for ended this long after its end, so that facts which are still on their way find it open.
 const END_SLACK_MS: i64 = 2000;
 
-/// Ids are kept for a week: longer than any log holds records that may come again.
-const SEEN_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Ids, and who listened in which hour, are known for a week: longer than any log holds records that may come again.
+pub(crate) const SEEN_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// Plays that one transaction ends; a sweep that finds more goes on at once.
 const BATCH: u32 = 1000;
@@ -90,23 +94,18 @@ async fn end_plays_on(parts: Shared, held: Held) {
     }
 }
 
-/// Ends the plays that were over before `before`. `true`: there may be more.
+/// Ends the plays that were over before `before`, and forgets what is old. `true`: there may be more.
 async fn end_plays(parts: &Parts, held: &Held, before: i64) -> Result<bool, StoreError> {
     let now = clock::now_ms();
+    let plays_before = now - i64::from(parts.kept.plays_days()) * 24 * 3_600_000;
     let ended = transaction!(parts.store, |tx| {
         held.check(tx).await?;
         plays::begin(tx).await?;
-        let mut ended = Vec::new();
-        for mut play in plays::over(tx, before, BATCH).await? {
-            let Some(transition) = rule::end(&mut play) else { continue };
-            plays::put(tx, &play).await?;
-            let sums = plays::Sums { ended: 1, ..plays::Sums::default() };
-            plays::add(tx, &play.track, count::hour(play.started_ms), &sums).await?;
-            plays::add(tx, &play.track, plays::TOTAL, &sums).await?;
-            ended.push(PlayEvent::new(&play, transition, play.ends_ms));
-        }
+        let ended = count::end_plays(tx, before, BATCH).await?;
+        let ended: Vec<PlayEvent> =
+            ended.iter().map(|play| PlayEvent::new(play, Transition::Ended, play.ends_ms)).collect();
         publish::store(parts, tx, &ended).await?;
-        plays::prune(tx, now - SEEN_MS, count::hour(now - SEEN_MS), FORGET).await?;
+        plays::prune(tx, now - SEEN_MS, hour(now - SEEN_MS), plays_before, FORGET).await?;
         Ok::<Vec<PlayEvent>, StoreError>(ended)
     })?;
     for event in &ended {

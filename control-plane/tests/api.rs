@@ -22,9 +22,13 @@ mod edges;
 mod events;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/policies.rs"]
 mod policies;
 #[path = "api/several.rs"]
 mod several;
 #[path = "api/start.rs"]
 mod start;
+#[path = "api/stats.rs"]
+mod stats;

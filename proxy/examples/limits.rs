@@ -1,11 +1,14 @@
 //! One edge's limiter under load, for `make limits-proof`: it asks at a steady pace, and writes down when it was let through.
 //!
 //! `limits load URL RATE BURST LOAD SECONDS FILE` asks LOAD times a second; FILE gets the moments of admission as
-//! little-endian nanoseconds since the epoch, standard output one line of JSON. `limits cost [URL]` measures a check.
+//! little-endian nanoseconds since the epoch, standard output one line of JSON. Waits are counted from the check on, and
+//! beside them how late this process' own timers were: what a wait lies beyond its bound is the machine's. `limits cost
+//! [URL]` measures a check.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measuring tool: what goes wrong ends it")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +17,15 @@ use segue_proxy::limit::{LimitConfig, Limiter, LimitsConfig, Per, RedisConfig, V
 
 /// What a waiting request may wait in these measurements.
 const MAX_WAIT: Duration = Duration::from_millis(50);
+
+/// How late timers of this process were at the most, told by a task that does nothing but sleep.
+async fn noise(worst: Arc<AtomicU64>) {
+    loop {
+        let due = Instant::now() + MAX_WAIT;
+        tokio::time::sleep_until(due.into()).await;
+        worst.fetch_max(u64::try_from(due.elapsed().as_micros()).unwrap(), Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct Seen {
@@ -56,19 +68,27 @@ fn now() -> u64 {
 
 async fn load_for(limiter: Arc<Limiter>, load: f64, seconds: f64, file: &str) {
     let seen = Arc::new(Mutex::new(Seen::default()));
+    // Ten of them, so that one wakes every five milliseconds.
+    let worst = Arc::new(AtomicU64::new(0));
+    for number in 0..10 {
+        let worst = Arc::clone(&worst);
+        tokio::spawn(async move {
+            tokio::time::sleep(MAX_WAIT / 10 * number).await;
+            noise(worst).await;
+        });
+    }
     let started = Instant::now();
     let mut asked = 0_u64;
     while started.elapsed().as_secs_f64() < seconds {
         let due = (started.elapsed().as_secs_f64() * load) as u64;
         for _ in asked..due {
-            let before = now();
+            let (before, began) = (now(), Instant::now());
             match limiter.check("tracks", b"hot") {
                 Verdict::Admitted => seen.lock().unwrap().admitted.push(before),
                 Verdict::Refused(_) => seen.lock().unwrap().refused += 1,
                 Verdict::Wait(pending) => {
                     let (limiter, seen) = (Arc::clone(&limiter), Arc::clone(&seen));
                     tokio::spawn(async move {
-                        let began = Instant::now();
                         let verdict = limiter.wait(pending).await;
                         let mut seen = seen.lock().unwrap();
                         seen.waits.push(began.elapsed());
@@ -92,13 +112,14 @@ async fn load_for(limiter: Arc<Limiter>, load: f64, seconds: f64, file: &str) {
     let at = |part: usize| seen.waits.get(seen.waits.len() * part / 1_000).or(seen.waits.last());
     let ms = |wait: Option<&Duration>| wait.map_or(0.0, |wait| wait.as_secs_f64() * 1e3);
     println!(
-        "{{\"asked\":{asked},\"admitted\":{},\"refused\":{},\"waited\":{},\"wait_p50_ms\":{:.3},\"wait_p99_ms\":{:.3},\"wait_max_ms\":{:.3},\"calls\":{calls},\"tokens\":{tokens}}}",
+        "{{\"asked\":{asked},\"admitted\":{},\"refused\":{},\"waited\":{},\"wait_p50_ms\":{:.3},\"wait_p99_ms\":{:.3},\"wait_max_ms\":{:.3},\"noise_max_ms\":{:.3},\"calls\":{calls},\"tokens\":{tokens}}}",
         seen.admitted.len(),
         seen.refused,
         seen.waits.len(),
         ms(at(500)),
         ms(at(990)),
         ms(seen.waits.last()),
+        worst.load(Ordering::Relaxed) as f64 / 1e3,
     );
 }
 

@@ -28,7 +28,7 @@ use crate::exchange::Exchange;
 use crate::fact::Addresses;
 use crate::fact::shipping::{Shipping, Way};
 use crate::fill::{Fill, RESERVATION_UNIT};
-use crate::limit::Limiter;
+use crate::limit::{Limiter, LimitsConfig};
 use crate::listener::{Clients, Entrance};
 use crate::lock::Mutex;
 use crate::metrics::{Metrics, Readings};
@@ -408,7 +408,13 @@ fn build(
         routes.push(Route::new(index, place, route, config.tickets.playlist).map_err(wrong(&what))?);
     }
     let permits = usize::try_from(config.cache.in_flight / RESERVATION_UNIT).unwrap_or(usize::MAX);
-    let snapshots = Snapshots::new(config.reloadable(), document)?;
+    // The snapshot brings the classes.
+    let none = LimitsConfig::default();
+    let limiter = match &config.redis {
+        Some(redis) => Limiter::shared(&none, redis, &config.name).map_err(wrong("[redis]"))?,
+        None => Limiter::embedded(&none),
+    };
+    let snapshots = Snapshots::new(config.reloadable(), document, Arc::clone(&limiter))?;
     if let Some(disk) = &disk {
         snapshots.restore(disk.purged())?;
     }
@@ -418,10 +424,7 @@ fn build(
         snapshots,
         disk,
         tickets: TicketCache::new(config.tickets.remembered),
-        limiter: match &config.redis {
-            Some(redis) => Limiter::shared(&config.limits, redis, &config.name).map_err(wrong("[redis]"))?,
-            None => Limiter::embedded(&config.limits),
-        },
+        limiter,
         memory: Memory::new(&config.cache).map_err(wrong("[cache]"))?,
         fills: Mutex::default(),
         in_flight: Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)),

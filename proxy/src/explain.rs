@@ -23,6 +23,7 @@ use crate::cache::{self, Stored};
 use crate::config::{EdgeConfig, TicketConfig};
 use crate::edge::Shared;
 use crate::exchange::{Asked, Exchange};
+use crate::limit::{Limiter, LimitsConfig};
 use crate::refusal::Refusal;
 use crate::respond::debug;
 use crate::route::{self, Line, Route, Target};
@@ -221,7 +222,8 @@ pub fn explain(config: &EdgeConfig, question: &Question) -> Result<Explanation, 
     for (index, route) in (0_u16..).zip(&config.routes) {
         routes.push(Route::new(index, 0, route, config.tickets.playlist)?);
     }
-    let snapshots = Snapshots::new(config.reloadable(), Arc::default()).map_err(|error| error.to_string())?;
+    let snapshots = Snapshots::new(config.reloadable(), Arc::default(), Limiter::embedded(&LimitsConfig::default()))
+        .map_err(|error| error.to_string())?;
     let mut steps = Steps::default();
     let line = route::line(request.asked());
     match route_and_ticket(&routes, &config.tickets, &snapshots.current(), &request, &line, &mut steps) {

@@ -24,13 +24,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use class::{Class, FILL_MAX, is_name};
-pub use class::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
+use class::Class;
 pub use denied::{Denied, Word};
 pub use gcra::Gcra;
 pub use limiter::{Limiter, Pending, Verdict};
 pub use redis::RedisConfig;
 pub(crate) use redis::probe;
+use segue_signing::limits::Sort;
+pub use segue_signing::limits::{Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, StreamsConfig};
 use streams::{Asking, Streams};
 
 use crate::edge::Shared;
@@ -85,7 +86,7 @@ pub(crate) fn address(shared: &Shared, exchange: &mut Exchange, kind: ObjectKind
     let _step = tracing::trace_span!("limit").entered();
     let key = AddressKey::of(client);
     let now = limiter.at(exchange.started);
-    for class in classes.address().iter().filter(|class| class.config.apply.has(kind)) {
+    for class in classes.address().iter().filter(|class| class.config.apply.has(sort(kind))) {
         meet(limiter.take(class, key.bytes(), now), &mut exchange.pending)?;
     }
     Ok(())
@@ -106,13 +107,9 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
     let named = lim.and_then(|name| classes.named(name));
     let kind = target.kind;
     let by_itself = |class: &&Arc<Class>| {
-        class.config.apply.has(kind) && named.is_none_or(|named| named.config.per != class.config.per)
+        class.config.apply.has(sort(kind)) && named.is_none_or(|named| named.config.per != class.config.per)
     };
-    // A class that applies to nothing by itself costs a token a segment where it is named.
-    let by_name = |class: &&Arc<Class>| {
-        class.config.apply.has(kind) || (class.config.apply.is_empty() && kind == ObjectKind::Segment)
-    };
-    for class in named.into_iter().filter(by_name).chain(classes.listener().iter().filter(by_itself)) {
+    for class in named.into_iter().filter(by_name(kind)).chain(classes.listener().iter().filter(by_itself)) {
         let address = exchange.client.map(AddressKey::of);
         let address = address.as_ref().map_or(&[][..], AddressKey::bytes);
         let key = match class.config.per {
@@ -129,12 +126,27 @@ pub(crate) fn listener(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
         && let Some(streams) = classes.streams(lim)
     {
         let ticket_age = grant.claims.iat.map(|iat| ticket_age(exchange.started_s(), iat));
-        let sid = limiter.hash(grant.sid.as_bytes());
+        let sid = limiter.stream_hash(grant.sid.as_bytes());
         meet(limiter.play(streams, sub.as_bytes(), Asking { sid, now, ticket_age }), &mut exchange.pending)?;
-        let listener = limiter.hash(sub.as_bytes());
+        let listener = limiter.stream_hash(sub.as_bytes());
         exchange.playing = Some(Playing { streams: Arc::clone(streams), listener, sid });
     }
     Ok(())
+}
+
+fn sort(kind: ObjectKind) -> Sort {
+    match kind {
+        ObjectKind::Segment => Sort::Segment,
+        ObjectKind::Init => Sort::Init,
+        ObjectKind::Master | ObjectKind::Playlist => Sort::Playlist,
+        ObjectKind::Key => Sort::Key,
+        ObjectKind::Other => Sort::Other,
+    }
+}
+
+/// A class that applies to nothing by itself costs a token a segment where it is named.
+fn by_name(kind: ObjectKind) -> impl Fn(&&Arc<Class>) -> bool {
+    move |class| class.config.apply.has(sort(kind)) || (class.config.apply.is_empty() && kind == ObjectKind::Segment)
 }
 
 /// How long ago a ticket was issued, in nanoseconds. In whole seconds it may be one more; a ticket of doubtful age is an old one.

@@ -23,8 +23,9 @@ use crate::edge::Shared;
 /// How often the files are looked at: one `stat` each, and a change is in force within a second or two.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Where hot keys stand in the file; `limits` and its like join here.
-const HOT: [&str; 5] = ["keys", "revocations", "tickets.leeway", "policies.keys", "policies.tables"];
+/// Where hot keys stand in the file.
+const HOT: [&str; 7] =
+    ["keys", "revocations", "tickets.leeway", "limits", "streams", "policies.keys", "policies.tables"];
 
 /// Reads a whole document as whoever started the edge does: it may hold more than the edge's own part.
 pub type ReadConfig = fn(&Document<'_>) -> EdgeConfig;

@@ -1,4 +1,5 @@
-//! What a request decides by: keyring, revocations, purge generations, policies; one immutable value.
+//! What a request decides by: keyring, revocations, purge generations, policies; one immutable value. Limit classes come the
+//! same way and go on to the limiter, which keeps what their keys have spent.
 //!
 //! Invariants: a request takes one `Arc<Snapshot>` at its start and uses it to its end, so that every hot change is
 //! a swap and a request in flight ends on what it began with. Purge generations only rise.
@@ -12,9 +13,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::lock::Mutex;
 use arc_swap::ArcSwap;
+use segue_signing::limits::LimitsConfig;
 use segue_signing::{Key, KeyDoc, Keyring, Revocations, SnapshotDoc, SnapshotError};
 
 use crate::config::Reloadable;
+use crate::limit::Limiter;
 use crate::policy::Policies;
 
 /// Tracks that may be purged here beside those that the control plane purges. An entry takes some 100 bytes; the
@@ -51,6 +54,7 @@ pub(crate) struct Snapshots {
     current: ArcSwap<Snapshot>,
     /// Writers take turns; readers never wait.
     source: Mutex<Source>,
+    limiter: Arc<Limiter>,
 }
 
 struct Source {
@@ -68,13 +72,20 @@ struct Source {
 pub(crate) struct TooManyPurges;
 
 impl Snapshots {
+    /// `limiter` has no classes yet, or other ones.
+    ///
     /// # Errors
-    /// Where the keys make no keyring.
-    pub(crate) fn new(file: Reloadable, document: Arc<SnapshotDoc>) -> Result<Self, SnapshotError> {
+    /// Where the keys make no keyring, or a limit class breaks the rules.
+    pub(crate) fn new(
+        file: Reloadable,
+        document: Arc<SnapshotDoc>,
+        limiter: Arc<Limiter>,
+    ) -> Result<Self, SnapshotError> {
         let source = Source { file, document, local_purges: BTreeMap::new() };
         let first = Keyring::new(source.keys()?)?;
+        limiter.replace(&source.limits()?);
         let current = ArcSwap::from_pointee(source.build(first, HashMap::new(), Arc::default())?);
-        Ok(Self { current, source: Mutex::new(source) })
+        Ok(Self { current, source: Mutex::new(source), limiter })
     }
 
     /// The state that a request which starts now ends on.
@@ -154,8 +165,10 @@ impl Snapshots {
     fn rebuild(&self, source: &Source) -> Result<(), SnapshotError> {
         let current = self.current.load();
         let keyring = current.keyring.successor(source.keys()?)?;
+        let limits = source.limits()?;
         let policies = Arc::clone(&current.policies);
         self.current.store(Arc::new(source.build(keyring, (*current.purges).clone(), policies)?));
+        self.limiter.replace(&limits);
         Ok(())
     }
 }
@@ -170,6 +183,15 @@ impl Source {
             }
         }
         Ok(keys)
+    }
+
+    /// The control plane's classes, and the file's where it names none of the same name.
+    fn limits(&self) -> Result<LimitsConfig, SnapshotError> {
+        let problems = self.document.limits.problems();
+        if !problems.is_empty() {
+            return Err(SnapshotError::Limits(problems.join("; ")));
+        }
+        Ok(self.document.limits.over(&self.file.limits))
     }
 
     /// `purges` are those of the current snapshot: a document that names an older generation of a track, or none, must
@@ -205,11 +227,15 @@ pub(crate) fn unix_s() -> i64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use segue_signing::limits::{LimitConfig, Per};
+
     use super::*;
+    use crate::limit::Verdict;
 
     #[test]
     fn purge_generations_only_rise() {
-        let snapshots = Snapshots::new(Reloadable::default(), Arc::default()).unwrap();
+        let limiter = Limiter::embedded(&LimitsConfig::default());
+        let snapshots = Snapshots::new(Reloadable::default(), Arc::default(), limiter).unwrap();
         let publish = |purges: &[(&str, u64)]| {
             let purges = purges.iter().map(|(track, generation)| ((*track).to_owned(), *generation)).collect();
             snapshots.publish(Arc::new(SnapshotDoc { purges, ..SnapshotDoc::default() })).unwrap();
@@ -220,5 +246,25 @@ mod tests {
         assert_eq!((current.generation("a"), current.generation("b")), (7, 7));
         publish(&[("a", 9)]);
         assert_eq!(snapshots.current().generation("a"), 9);
+    }
+
+    #[test]
+    fn a_change_of_classes_keeps_what_was_spent_and_a_wrong_one_changes_nothing() {
+        let class = |burst| LimitConfig::new(0.001, burst, Per::Track);
+        let classes =
+            |burst| LimitsConfig { classes: BTreeMap::from([("a".to_owned(), class(burst))]), ..Default::default() };
+        let limiter = Limiter::embedded(&LimitsConfig::default());
+        let file = Reloadable { limits: classes(2), ..Reloadable::default() };
+        let snapshots = Snapshots::new(file, Arc::default(), Arc::clone(&limiter)).unwrap();
+        let passes = |count| (0..9).filter(|_| matches!(limiter.check("a", b"x"), Verdict::Admitted)).count() == count;
+        assert!(passes(2), "the file's class");
+        let publish = |limits| snapshots.publish(Arc::new(SnapshotDoc { limits, ..SnapshotDoc::default() }));
+        publish(classes(5)).unwrap();
+        assert!(passes(3), "the document's class goes over it; two tokens of five are spent");
+        assert!(matches!(publish(classes(0)), Err(SnapshotError::Limits(_))));
+        assert!(passes(0), "the last good one stays");
+        publish(LimitsConfig::default()).unwrap();
+        snapshots.reload(Reloadable::default()).unwrap();
+        assert!(passes(9), "there is no class any more");
     }
 }

@@ -144,7 +144,7 @@ async fn shadow_limits_count_and_classes_change_while_the_edge_runs() {
     for line in [
         "segue_limit_decisions_total{sort=\"rate\",class=\"tracks\",decision=\"admitted\"} 1",
         "segue_limit_decisions_total{sort=\"rate\",class=\"tracks\",decision=\"shadow-refused\"} 2",
-        "segue_limit_keys{class=\"tracks\"} 1",
+        "segue_limit_keys{sort=\"rate\",class=\"tracks\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
@@ -168,6 +168,8 @@ async fn a_listener_plays_in_so_many_places_at_once() {
     assert_eq!(get_as(&house, &session("kitchen"), &segment(0)).await.status, 200);
     let refused = get_as(&house, &session("car"), &segment(0)).await;
     assert_eq!((refused.status, refused.reason().as_str()), (429, "too-many-streams"));
+    assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"home\";q=1;qu=\"concurrent-requests\";pk=:"));
+    npm_reads(&refused);
     assert_eq!(get_as(&house, &session("car"), &versioned("a128/index.m3u8")).await.status, 200);
     assert_eq!(get_as(&house, &session("kitchen"), &segment(1)).await.status, 200);
     let other = Claims { sub: Some("listener-2".to_owned()), ..session("car") };

@@ -1,73 +1,16 @@
 //! Limits that several edges share through a real redis-server, which each test starts for itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "support/redis.rs"]
+mod server;
+
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segue_config::Secret;
 use segue_proxy::limit::{LimitConfig, Limiter, LimitsConfig, OnOutage, Per, RedisConfig, Verdict, Word};
-
-/// A redis-server without persistence.
-struct Server {
-    process: Child,
-    port: u16,
-    args: Vec<String>,
-}
-
-impl Server {
-    async fn start(args: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { process: run(port, &args).await, port, args }
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    async fn restart(&mut self) {
-        self.process = run(self.port, &self.args).await;
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
-    fn config(&self, url: &str) -> RedisConfig {
-        RedisConfig::new(Secret::literal(url.replace("PORT", &self.port.to_string())))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-async fn run(port: u16, args: &[String]) -> Child {
-    let tls = args.iter().any(|arg| arg == "--tls-port");
-    let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"]);
-    let port_text = port.to_string();
-    if !tls {
-        command.args(["--port", &port_text]);
-    }
-    command.args(args.iter().map(|arg| if arg == "PORT" { &port_text } else { arg }));
-    let process = command.stdout(Stdio::null()).spawn().expect("redis-server (Debian: apt-get install redis-server)");
-    let started = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(60), "redis-server does not listen");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    process
-}
+use server::{Server, edge, until};
 
 fn classes(limit: LimitConfig) -> LimitsConfig {
     LimitsConfig { classes: BTreeMap::from([("tracks".to_owned(), limit)]), ..LimitsConfig::default() }
@@ -80,20 +23,6 @@ fn patient(rate: f64, burst: u32) -> LimitConfig {
 
 fn patient_redis(server: &Server) -> RedisConfig {
     RedisConfig { timeout: Duration::from_secs(1), ..server.config("redis://127.0.0.1:PORT/") }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn edge(limits: &LimitsConfig, redis: &RedisConfig) -> Arc<Limiter> {
-    let limiter = Limiter::shared(limits, redis, "edge").unwrap();
-    until("the edge reaches Redis", || limiter.is_shared()).await;
-    limiter
 }
 
 async fn check(limiter: &Limiter, key: &str) -> Verdict {
@@ -256,56 +185,4 @@ async fn a_silent_redis_holds_a_request_no_longer_than_its_bound() {
     server.signal("-CONT");
     until("the edge comes back", || limiter.is_shared()).await;
     limiter.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_and_tls_are_spoken() {
-    let server = Server::start(&["--requirepass", "hunter2"]).await;
-    let right = edge(&classes(patient(1.0, 5)), &server.config("redis://:hunter2@127.0.0.1:PORT/")).await;
-    assert!(admitted(&right, "a").await);
-    right.close().await;
-    let refused = Limiter::shared(&classes(patient(1.0, 5)), &server.config("redis://:wrong@127.0.0.1:PORT/"), "edge");
-    let refused = refused.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!refused.is_shared());
-    refused.close().await;
-
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    certificate(dir.path());
-    let (cert, key) = (at("cert.pem"), at("key.pem"));
-    let server = Server::start(&[
-        "--port",
-        "0",
-        "--tls-port",
-        "PORT",
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &cert,
-        "--tls-auth-clients",
-        "no",
-    ])
-    .await;
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let ca = Some(std::fs::read(at("cert.pem")).unwrap());
-    let config = RedisConfig { ca, timeout: Duration::from_secs(1), ..server.config("rediss://localhost:PORT/") };
-    let limiter = edge(&classes(patient(1.0, 5)), &config).await;
-    assert!(admitted(&limiter, "a").await);
-    assert!(limiter.drawn().1 >= 1, "the token is Redis'");
-    limiter.close().await;
-}
-
-fn certificate(dir: &Path) {
-    let status = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(dir)
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
 }

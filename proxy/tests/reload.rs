@@ -111,5 +111,18 @@ async fn keys_and_revocations_change_with_the_file_and_a_broken_file_changes_not
     becomes(&edge, &anew, 403, "revoked").await;
     write(&revoked, "");
     becomes(&edge, &anew, 200, "").await;
+
+    // Limit classes are hot too: a bucket of three that earns nothing, then none.
+    let limited = format!("{retired}[limits.all]\nrate = 0.001\nburst = 3\nper = \"track\"\napply = [\"other\"]\n");
+    write(&path, &limited);
+    becomes(&edge, &anew, 429, "rate-limited").await;
+    write(&path, &limited.replace("burst = 3", "burst = 0"));
+    while metric(&edge, "segue_config_refused_total").await != "segue_config_refused_total 2" {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", metric(&edge, "segue_config_refused_total").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(asked(&edge, &anew).await.0, 429, "what was in force stays");
+    write(&path, &retired);
+    becomes(&edge, &anew, 200, "").await;
     edge.shutdown().await;
 }

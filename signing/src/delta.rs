@@ -15,6 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LimitsConfig;
 use crate::policies::PolicyDoc;
 use crate::revocation::Revocation;
 use crate::snapshot::{KeyDoc, SnapshotDoc};
@@ -48,6 +49,12 @@ pub struct SnapshotDelta {
     /// The policies; left out where the edge has those of this tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<Vec<PolicyDoc>>,
+    /// The tag of the limit classes.
+    #[serde(default)]
+    pub limits_tag: String,
+    /// The limit classes; left out where the edge has those of this tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsConfig>,
 }
 
 /// A revocation with the id by which it can be taken back.
@@ -72,6 +79,10 @@ pub struct Followed {
     policies_tag: String,
     #[serde(default)]
     policies: Vec<PolicyDoc>,
+    #[serde(default)]
+    limits_tag: String,
+    #[serde(default)]
+    limits: LimitsConfig,
 }
 
 /// Why an answer cannot be taken over.
@@ -86,6 +97,9 @@ pub enum DeltaError {
     /// It names policies that it does not bring and that are not held.
     #[error("the control plane left out policies that this edge does not have")]
     PoliciesMissing,
+    /// It names limit classes that it does not bring and that are not held.
+    #[error("the control plane left out limit classes that this edge does not have")]
+    LimitsMissing,
 }
 
 impl DeltaError {
@@ -96,6 +110,7 @@ impl DeltaError {
             Self::Baseless => "delta-baseless",
             Self::KeysMissing => "delta-keys-missing",
             Self::PoliciesMissing => "delta-policies-missing",
+            Self::LimitsMissing => "delta-limits-missing",
         }
     }
 }
@@ -119,6 +134,12 @@ impl Followed {
         &self.policies_tag
     }
 
+    /// The tag of the limit classes that are held.
+    #[must_use]
+    pub fn limits_tag(&self) -> &str {
+        &self.limits_tag
+    }
+
     /// What comes of taking over an answer; revocations that are over at `now` (seconds) are left out.
     ///
     /// # Errors
@@ -137,6 +158,11 @@ impl Followed {
             Some(policies) => policies,
             None if self.policies_tag == delta.policies_tag => self.policies.clone(),
             None => return Err(DeltaError::PoliciesMissing),
+        };
+        let limits = match delta.limits {
+            Some(limits) => limits,
+            None if self.limits_tag == delta.limits_tag => self.limits.clone(),
+            None => return Err(DeltaError::LimitsMissing),
         };
         let (mut purges, mut revocations) = match delta.partial {
             true => (self.purges.clone(), self.revocations.clone()),
@@ -159,6 +185,8 @@ impl Followed {
             revocations,
             policies_tag: delta.policies_tag,
             policies,
+            limits_tag: delta.limits_tag,
+            limits,
         })
     }
 
@@ -171,6 +199,7 @@ impl Followed {
             purges: self.purges.clone(),
             revocations: self.revocations.values().cloned().collect(),
             policies: self.policies.clone(),
+            limits: self.limits.clone(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod delta;
 #[cfg(test)]
 mod fixtures;
 mod keyring;
+pub mod limits;
 mod path;
 mod policies;
 mod refusal;

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::{Key, Keyring, KeyringError};
+use crate::limits::LimitsConfig;
 use crate::policies::PolicyDoc;
 use crate::revocation::{Revocation, RevocationError, Revocations};
 use crate::secret::{SecretError, SigningSecret};
@@ -35,6 +36,9 @@ pub struct SnapshotDoc {
     /// Who is asked beside the ticket.
     #[serde(default)]
     pub policies: Vec<PolicyDoc>,
+    /// Limit classes; those that an edge's own file has beside them go on there.
+    #[serde(default)]
+    pub limits: LimitsConfig,
 }
 
 /// One key as it travels. Times are seconds since the epoch.
@@ -69,6 +73,9 @@ pub enum SnapshotError {
     /// A revocation says nothing.
     #[error("snapshot: {0}")]
     Revocation(#[from] RevocationError),
+    /// A limit class breaks the rules.
+    #[error("snapshot: {0}")]
+    Limits(String),
 }
 
 impl SnapshotError {
@@ -79,6 +86,7 @@ impl SnapshotError {
             Self::Secret { error, .. } => error.kind(),
             Self::Keyring(error) => error.kind(),
             Self::Revocation(error) => error.kind(),
+            Self::Limits(_) => "limits-invalid",
         }
     }
 }

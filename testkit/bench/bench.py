@@ -6,7 +6,9 @@
   disk   hits of 32 KB and 200 KB from Segue's disk tier, its memory being too small for them
   fill   1,000 clients on one cold 200 KB segment behind a slow origin: GETs at the origin, first bytes
   idle   memory that each server holds for a connection that was served once and stays
+  policy what the reference policy costs a hit of 1 KB, on against off (it must be built: make policies)
   facts  what a fact costs, and hits with the sink of the facts away beside hits without one
+  tally  facts a second that the control plane counts
 
 Everything runs on loopback with processes and a folder of its own, which are gone at the end, however it ends. It
 needs two cores, and wrk, nginx, openssl and taskset on the PATH (Debian: wrk nginx-extras openssl util-linux); root
@@ -34,16 +36,19 @@ import time
 sys.dont_write_bytecode = True
 
 import load
+import policyfiles
 import report
 from facts import Facts
 from fill import Fill
 from idle import Idle
 from measure import Hits
+from policy import Policy
 from processes import Cores, Failure, raise_file_limit, say
 from servers import Certificate, Segue
+from tally import Tally
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PARTS = ("plain", "tls", "disk", "fill", "idle", "facts")
+PARTS = ("plain", "tls", "disk", "fill", "idle", "policy", "facts", "tally")
 #: Sizes of which hits from disk are measured: smaller ones are in memory in life.
 DISK_SIZES = ("32 KB", "200 KB")
 NEEDS = ("wrk", "nginx", "openssl", "taskset")
@@ -79,10 +84,16 @@ def arguments() -> argparse.Namespace:
                         help="where the raw numbers go (default: target/bench/performance.json)")
     parser.add_argument("--cost", type=pathlib.Path, default=ROOT / "target/release/examples/cost", metavar="FILE",
                         help="the example of segue-events that measures a fact (default: target/release/examples/cost)")
+    parser.add_argument("--tally", type=pathlib.Path, default=ROOT / "target/release/examples/tally", metavar="FILE",
+                        help="the example of segue-control-plane that counts (default: target/release/examples/tally)")
+    parser.add_argument("--policies", type=pathlib.Path, default=ROOT / "target/policies", metavar="DIR",
+                        help="the folder with the built policies (default: target/policies)")
+    parser.add_argument("--with-policy", action="store_true",
+                        help="measure the hits with the reference policy on, which nginx has nothing like")
     parser.add_argument("--docs", type=pathlib.Path, metavar="DIR",
                         help="write performance.md and performance.svg there (a full form of all parts: docs/)")
     given = parser.parse_args()
-    if given.docs is None and not given.quick and not given.only:
+    if given.docs is None and not given.quick and not given.only and not given.with_policy:
         given.docs = ROOT / "docs"
     return given
 
@@ -105,9 +116,15 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
     os.sched_setaffinity(0, {cores.load})
     result = {"version": 1, "quick": given.quick, "parts": wanted, "machine": report.machine(given.segue, cores)}
     certificate = Certificate(folder)
-    segue = Segue(given.segue.resolve(), folder / "probe", certificate)
+    segue = Segue(given.segue.resolve(), folder / "probe", certificate, given.policies.resolve() / "reference.wasm")
     result["edge"] = {"origin_kind": segue.kind, "parts": segue.parts, "refused": segue.refused}
-    hits = Hits(segue, cores, folder, certificate, form.seconds)
+    plain = hits = Hits(segue, cores, folder, certificate, form.seconds)
+    if given.with_policy:
+        if "policy" not in segue.parts:
+            raise Failure(f"--with-policy: {segue.refused['policy']}")
+        hits = plain.showing(policyfiles.HEADERS, policyfiles.script(load.WRK_SCRIPT), ("policy",))
+        segue.urls = segue.urls.with_ctx(policyfiles.CTX)
+    result["with_policy"] = given.with_policy
     result["hits"] = []
     for part, tls in (("plain", False), ("tls", True)):
         if part in wanted and (not tls or "tls" in segue.parts):
@@ -119,7 +136,11 @@ def measure(given: argparse.Namespace, folder: pathlib.Path) -> dict:
     if "idle" in wanted:
         result["idle"] = Idle(segue, cores, folder, certificate).measure()
     if "facts" in wanted:
-        result["facts"] = Facts(segue, hits, cores, folder, given.cost).measure(form.rounds)
+        result["facts"] = Facts(segue, plain, cores, folder, given.cost).measure(form.rounds)
+    if "tally" in wanted:
+        result["tally"] = Tally(cores, given.tally).measure(form.rounds, given.quick)
+    if "policy" in wanted and "policy" in segue.parts:
+        result["policy"] = Policy(segue, plain, cores, folder).measure(form.rounds)
     result["machine"]["load_average_after"] = os.getloadavg()
     return result
 

@@ -86,11 +86,12 @@ def segue_env() -> dict:
     return env | {"SEGUE_KEY_K1": SECRET}
 
 
-def mint(segue: pathlib.Path, track: str, sid: str, limit_class: str | None) -> str:
+def mint(segue: pathlib.Path, track: str, sid: str, limit_class: str | None, ctx: str | None = None) -> str:
     """A ticket for one session and one track, from the command itself."""
     command = [segue, "ticket", "mint", "--key", KEY_ID, "--path", f"/hls/{track}/", "--ttl", str(TICKET_TTL),
                "--sid", sid, "--sub", f"listener-{sid}", "--secret", "env:SEGUE_KEY_K1", "--json"]
     command += ["--lim", limit_class] if limit_class else []
+    command += ["--ctx", ctx] if ctx else []
     done = subprocess.run(command, env=segue_env(), capture_output=True, text=True, timeout=20, check=False)
     if done.returncode != 0:
         raise Failure(f"`segue ticket mint` failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -103,9 +104,16 @@ class SegueUrls:
     def __init__(self, segue: pathlib.Path):
         self.segue = segue
         self.limit_class: str | None = None
+        self.ctx: str | None = None
+
+    def with_ctx(self, ctx: str) -> "SegueUrls":
+        """The same, whose tickets say something to policies."""
+        urls = SegueUrls(self.segue)
+        urls.limit_class, urls.ctx = self.limit_class, ctx
+        return urls
 
     def sign(self, items: list[Object]) -> list[str]:
-        tickets = [mint(self.segue, item.track, session(number), self.limit_class) for number, item in enumerate(items)]
+        tickets = [mint(self.segue, item.track, session(number), self.limit_class, self.ctx) for number, item in enumerate(items)]
         return [f"/p/{ticket}{item.path}" for ticket, item in zip(tickets, items, strict=True)]
 
     def forged(self, signed: str) -> str:
@@ -156,12 +164,12 @@ def client_tls() -> ssl.SSLContext:
     return context
 
 
-def check_bytes(name: str, port: int, tls: bool, items: list[Object], targets: list[str]) -> dict:
+def check_bytes(name: str, port: int, tls: bool, items: list[Object], targets: list[str], headers: dict | None = None) -> dict:
     """Asks for every object once and compares SHA-256 with the truth. Answers what the connection negotiated."""
     client = connection(port, tls)
     try:
         for item, target in zip(items, targets, strict=True):
-            client.request("GET", target)
+            client.request("GET", target, headers=headers or {})
             answer = client.getresponse()
             got = answer.read()
             if answer.status != 200:

@@ -1,6 +1,7 @@
 """CPU time from the kernel's own accounts, medians with intervals, and the interleaved rounds of cache hits."""
 
 import contextlib
+import copy
 import math
 import os
 import pathlib
@@ -83,6 +84,17 @@ class Hits:
         self.seconds = seconds
         self.script = folder / "load.lua"
         self.script.write_text(load.WRK_SCRIPT)
+        #: Headers of every request, and parts of the configuration that the edge has beside the usual ones.
+        self.headers: dict = {}
+        self.beside: list[str] = []
+
+    def showing(self, headers: dict, script: str, beside: tuple = ()) -> "Hits":
+        """The same, whose requests show more."""
+        other = copy.copy(self)
+        other.script = self.folder / f"load-{len(headers)}.lua"
+        other.script.write_text(script)
+        other.headers, other.beside = headers, list(beside)
+        return other
 
     def series(self, label: str, size: int, tls: bool, rounds: int, disk: bool = False) -> dict:
         """Fresh servers, warmed and checked; then rounds, each begun by another server; then checked again.
@@ -98,7 +110,7 @@ class Hits:
         load.write_objects(root, size)
         with Origin(place / "origin", root, self.cores) as origin:
             with contextlib.ExitStack() as running:
-                core, parts = self.cores.server, ["events", "limits"] + ["tls"] * tls + ["disk"] * disk
+                core, parts = self.cores.server, ["events", "limits"] + ["tls"] * tls + ["disk"] * disk + self.beside
                 memory = size + MEMORY_BESIDE
                 segue = running.enter_context(self.segue.start(core, place / "segue", origin.port, parts, memory))
                 sides = [(segue, self.segue.urls)]
@@ -109,7 +121,7 @@ class Hits:
                 negotiated = {}
                 for server, urls in sides:
                     mine = targets[server.name]
-                    negotiated[server.name] = load.check_bytes(server.name, server.port, tls, items, mine)
+                    negotiated[server.name] = load.check_bytes(server.name, server.port, tls, items, mine, self.headers)
                     load.check_refusals(server.name, server.port, tls, items[0], urls.forged(mine[0]))
                     (place / f"{server.name}.targets").write_text("\n".join(mine) + "\n")
                     self.run(server, place, WARM_SECONDS, size)
@@ -128,7 +140,7 @@ class Hits:
                 if origin.requests() != filled:
                     raise Failure(f"{name}: {origin.requests() - filled} requests reached the origin: these were not all hits")
                 for server, _ in sides:
-                    load.check_bytes(server.name, server.port, tls, items, targets[server.name])
+                    load.check_bytes(server.name, server.port, tls, items, targets[server.name], self.headers)
                 facts = self.facts(segue, len(items))
         return {"size": label, "disk": disk, "tls": tls, "negotiated": negotiated, "facts": facts, "rounds": taken,
                 "summary": summarise(taken)}

@@ -12,6 +12,8 @@ import fill
 import idle
 import load
 import plot
+import policy
+import tally
 
 #: Largest ratio of CPU time per hit that is good enough, by transport and size.
 TARGETS = {
@@ -132,7 +134,10 @@ def not_measured(result: dict) -> list[str]:
                      "so the comparison is too kind to Segue by what a limit costs.")
     if refused.get("events"):
         lines.append("facts on Segue's side: this build of the edge takes no `[events] dir`. nginx does write its log.")
-    lines.append("a policy on Segue's side.")
+    if not result.get("with_policy"):
+        lines.append("a policy beside nginx, which has nothing like it: what one costs a hit is measured by itself.")
+    if refused.get("policy"):
+        lines.append("what a policy costs: the reference policy was not built, or this build of the edge takes no `[policies]`.")
     if refused.get("disk"):
         lines.append("hits from Segue's disk tier: this build of the edge takes no `[cache] disk`.")
     lines.append("a disk that must turn or seek: what both serve from disk is in the kernel's page cache.")
@@ -161,7 +166,7 @@ def warnings(result: dict) -> list[str]:
 
 
 def page(result: dict) -> str:
-    facts = result["machine"]
+    host = result["machine"]
     hits, cold, held = result.get("hits"), result.get("fill"), result.get("idle")
     rounds = len(hits[0]["rounds"]) if hits else 0
     coverage = hits[0]["summary"]["cpu_ratio"]["coverage"] if hits else 0
@@ -194,12 +199,16 @@ def page(result: dict) -> str:
                   f"Memory for a connection that was served once and stays open: the slope between {idle.FEW:,} and {idle.MANY:,} connections, "
                   "anonymous memory of all the server's processes, without the kernel's socket buffers. "
                   "nginx's table of connections is there from its start and so not in the slope.", "", idle_table(held), ""]
+    if result.get("policy"):
+        parts += ["## A policy", "", policy.text(result["policy"]), ""]
     if result.get("facts"):
         parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
+    if result.get("tally"):
+        parts += ["## The tally", "", tally.text(result["tally"]), ""]
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
-              f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, Linux {facts['kernel']}; taken {facts['taken']}, load average "
-              f"{facts['load_average_before'][0]:.1f} before. {facts['segue']}; {facts['nginx']}; {facts['openssl']}; {facts['wrk']}."
+              f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB, Linux {host['kernel']}; taken {host['taken']}, load average "
+              f"{host['load_average_before'][0]:.1f} before. {host['segue']}; {host['nginx']}; {host['openssl']}; {host['wrk']}."
               + (f" Ciphers: Segue {ciphers['segue']['cipher']}, nginx {ciphers['nginx-sendfile']['cipher']}." if ciphers else ""), ""]
     return "\n".join(parts)
 

@@ -9,6 +9,7 @@ import subprocess
 import textwrap
 
 import load
+import policyfiles
 from processes import Cores, Failure, Process, free_port, say
 
 #: Open connections that each server must be able to hold.
@@ -191,12 +192,15 @@ class Segue:
         "limits": f"[limits.{LIMIT_CLASS}]\nrate = 1000000\nburst = 1000000\nper = \"session\"\n",
         # Of the memory tier so little is left that an object is out of it again before it is asked for anew.
         "disk": '[cache]\nmemory = "{memory}B"\nmax_object = "{memory}B"\ndisk = "512MiB"\ndir = "{dir}/cache"\n',
+        "policy": '[policies]\ndir = "{dir}/policies"\n[client]\ncountry = "{dir}/policies/country.mmdb"\n',
     }
     #: Bytes of memory for objects beside the disk tier, where nobody says otherwise.
     MEMORY = 1 << 20
 
-    def __init__(self, command: pathlib.Path, folder: pathlib.Path, certificate: Certificate):
+    def __init__(self, command: pathlib.Path, folder: pathlib.Path, certificate: Certificate, reference: pathlib.Path):
         self.command = command
+        #: The reference policy, built.
+        self.reference = reference
         self.certificate = certificate
         self.urls = load.SegueUrls(command)
         folder.mkdir(parents=True)
@@ -236,6 +240,10 @@ class Segue:
 
     def check(self, folder: pathlib.Path, kind: str, parts: list[str]) -> str:
         """What the command says against a configuration; empty where it has nothing against it."""
+        if "policy" in parts:
+            if not self.reference.is_file():
+                return f"there is no {self.reference}; `make policies` builds it"
+            policyfiles.write(folder / "policies", self.reference)
         file = folder / "check.toml"
         file.write_text(self.config(folder, kind, parts, 1, 2, 3))
         done = subprocess.run([self.command, "edge", "--config", file, "--check"], env=load.segue_env(),
@@ -246,6 +254,8 @@ class Segue:
         folder.mkdir(parents=True)
         port, admin = free_port(), free_port()
         wanted = [part for part in parts if part in self.parts]
+        if "policy" in wanted:
+            policyfiles.write(folder / "policies", self.reference)
         config = folder / "edge.toml"
         config.write_text(self.config(folder, self.kind, wanted, port, admin, origin, memory))
         command = [self.command, "edge", "--config", config]

@@ -268,6 +268,32 @@ describe('console', { timeout: 600_000 }, () => {
     await shoot('wide-dark-library', page);
   });
 
+  test('the traffic of the house is drawn, with its units, and the refusals of before', async () => {
+    await page.emulateMedia({ colorScheme: 'light' });
+    await page.getByTestId('tab-traffic').click();
+    await page.getByTestId('traffic-counted').filter({ hasText: /^2$/ }).waitFor();
+    for (const plot of ['plot-plays', 'plot-bytes', 'plot-cache', 'plot-ttfb']) {
+      await page.locator(`[data-testid=${plot}][data-filled=true] canvas`).waitFor();
+    }
+    const house = await call(segue, 'GET', '/v1/stats');
+    assert.match(await page.getByTestId('plot-plays').getAttribute('aria-label'), /^2 counted plays/);
+    assert.match(await page.getByTestId('traffic-delivered').innerText(), /^[\d.]+ (kB|MB)$/);
+    assert.equal(await page.getByTestId('traffic-cached').innerText(), `${Math.round(house.cache.ratio * 100)} %`);
+    assert.match(await page.getByTestId('busiest').innerText(), /2 counted of 2/);
+    // Under the pointer stands what it was, in words and units.
+    const plot = await page.getByTestId('plot-bytes').locator('canvas').boundingBox();
+    await page.mouse.move(plot.x + plot.width - 16, plot.y + plot.height / 2);
+    await page.getByTestId('plot-bytes').locator('.plot-tip').getByText(/[\d.]+ (kB|MB) delivered/).waitFor();
+    await shoot('wide-light-traffic', page);
+    await page.getByTestId('range-168').click();
+    await page.locator('[data-testid=range-168][aria-pressed=true]').waitFor();
+    await page.locator('[data-testid=plot-plays][data-filled=true] canvas').waitFor();
+    await page.emulateMedia({ colorScheme: 'dark' });
+    await shoot('wide-dark-traffic', page);
+    await page.getByTestId('tab-library').click();
+    await row(song).waitFor();
+  });
+
   test('a refused request shows up with its reason', async () => {
     const { url } = await call(segue, 'POST', `/v1/tracks/${song}/tickets`, {});
     const answer = await fetch(url.replace(/\/p\/[^/]+\//, '/p/not.a.ticket/'));
@@ -300,9 +326,14 @@ describe('console', { timeout: 600_000 }, () => {
     await phone.getByTestId('tab-activity').click();
     await fits('activity');
     await shoot(`${name}-activity`, phone);
+    await phone.getByTestId('tab-traffic').click();
+    await phone.locator('[data-testid=plot-plays][data-filled=true] canvas').waitFor();
+    await fits('traffic');
+    await shoot(`${name}-traffic`, phone);
     await phone.getByTestId('tab-library').click();
     await row(song, phone).getByTestId('track-title').click();
-    await phone.locator('[data-testid=hourly] canvas').waitFor();
+    await phone.locator('[data-testid=hourly][data-filled=true] canvas').waitFor();
+    await phone.locator('[data-testid=completion][data-filled=true] canvas').waitFor();
     await fits('detail');
     await shoot(`${name}-detail`, phone);
     await phone.goBack();

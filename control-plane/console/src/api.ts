@@ -4,7 +4,7 @@
  * told to `onRefused`, once, so that the page can ask for another.
  */
 
-import type { Job, Stats, Ticket, Track, Upload } from './model';
+import type { HouseStats, Job, Stats, Ticket, Track, Upload } from './model';
 import type { HistoryLine, Policy, PolicyDiff, Swap, Swapped, Verdicts } from './policies';
 
 /** A request that waits longer than this is given up: the page says so instead of hanging. */
@@ -88,6 +88,11 @@ export class Api {
 
   stats(id: string): Promise<Stats> {
     return this.json('GET', `/v1/tracks/${encodeURIComponent(id)}/stats`);
+  }
+
+  /** The house over the hours up to now. */
+  house(hours: number): Promise<HouseStats> {
+    return this.json('GET', `/v1/stats?from=${Date.now() - (hours - 1) * 3_600_000}`);
   }
 
   jobs(): Promise<Job[]> {

@@ -2,6 +2,7 @@
 
 import { words, type Api } from './api';
 import type { Job, Track } from './model';
+import type { House } from './house';
 import type { Player } from './player/engine';
 import type { DenialBoard, PlayBoard } from './plays';
 import type { Library } from './store';
@@ -15,6 +16,7 @@ export interface App {
   player: Player;
   plays: PlayBoard;
   denials: DenialBoard;
+  house: House;
   dialogs: Dialogs;
   /** Opens the file chooser. */
   chooseFiles(): void;

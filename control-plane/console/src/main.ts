@@ -3,6 +3,7 @@
 import { Api, words } from './api';
 import { nameOf, type App } from './app';
 import { eachFrame, h } from './dom';
+import { House } from './house';
 import { Live } from './live';
 import type { Denial, Job, PlayEvent, Track } from './model';
 import { Player, warmUp } from './player/engine';
@@ -33,6 +34,7 @@ function ask(refused: string | null): void {
 function start(token: string): void {
   const api = new Api(token, (error) => {
     live.stop();
+    house.stop();
     app.player.unload();
     forgetToken();
     ask(error.message);
@@ -41,6 +43,7 @@ function start(token: string): void {
   const dialogs = new Dialogs();
   const plays = new PlayBoard();
   const denials = new DenialBoard();
+  const house = new House(api, () => render());
   const player = new Player(api, listenerId());
   const fileInput = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Choose music files', 'data-testid': 'file' });
   const uploads = new UploadQueue(
@@ -58,7 +61,7 @@ function start(token: string): void {
       onRemoved: (track) => library.drop(track),
     },
   );
-  const app: App = { api, library, uploads, player, plays, denials, dialogs, chooseFiles: () => fileInput.click() };
+  const app: App = { api, library, uploads, player, plays, denials, house, dialogs, chooseFiles: () => fileInput.click() };
   const add = (files: File[]) => {
     if (uploads.add(files) > 0 && location.hash !== '' && location.hash !== '#/') location.hash = '#/';
   };
@@ -115,9 +118,13 @@ function start(token: string): void {
         plays.apply(data as PlayEvent);
         library.refresh((data as PlayEvent).track);
         shell.track?.onPlay(data as PlayEvent);
+        shell.traffic?.soon();
+        house.soon();
         break;
       case 'denial':
         denials.apply(data as Denial);
+        shell.traffic?.soon();
+        house.soon();
         break;
       case 'lagged':
         // Events were lost on the way to this page: the list makes up for them.
@@ -132,6 +139,8 @@ function start(token: string): void {
     relist: async () => {
       await library.relist();
       shell.track?.readStatsSoon();
+      shell.traffic?.soon();
+      void house.read();
     },
     onEvent,
     onState: (state) => shell.setLive(state),

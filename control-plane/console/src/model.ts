@@ -32,6 +32,8 @@ export interface Track {
   bytes: number | null;
   duration_ms: number | null;
   version: string | null;
+  /** Ready, or to be heard while it is still encoded. */
+  playable: boolean;
   /** 0 to 1. */
   progress: number;
   stage: Stage | null;
@@ -81,16 +83,52 @@ export interface HourOfPlays {
   qualified: number;
 }
 
-export interface Stats {
+/** Where bytes came from, and how quick answers began. */
+interface Delivered {
+  bytes: number;
+  facts: number;
+  cache: { ratio: number | null; bytes_ratio: number | null; by: Record<string, { facts: number; bytes: number }> };
+  ttfb_ms: Percentiles;
+  /** What is heard at this moment. */
+  now: { plays: number; listeners: number };
+}
+
+interface Percentiles {
+  p50: number | null;
+  p95: number | null;
+  p99: number | null;
+}
+
+export interface HouseHour extends HourOfPlays {
+  seconds: number;
+  bytes: number;
+  cached_bytes: number;
+  facts: number;
+  cache_ratio: number | null;
+  ttfb_ms: Percentiles;
+  denials: number;
+}
+
+export interface HouseStats extends Delivered {
+  plays: number;
+  qualified: number;
+  seconds: number;
+  denials: { total: number; by_reason: Record<string, number> };
+  hourly: HouseHour[];
+  tracks: { track: string; plays: number; qualified: number; bytes: number }[];
+}
+
+export interface Stats extends Delivered {
   track: string;
   plays: number;
   qualified: number;
   ended: number;
   listeners: number;
   seconds: number;
-  bytes: number;
   /** Plays that reached 25, 50, 75 and 100 % of the track. */
   quartiles: number[];
+  /** Plays that reached 10, 20, … 100 %. */
+  deciles: number[];
   hourly: HourOfPlays[];
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { fillHours } from './hours';
+import { fillHours, inSteps } from './hours';
 import type { PlayEvent } from './model';
 import { DenialBoard, PlayBoard } from './plays';
 
@@ -49,10 +49,25 @@ describe('DenialBoard', () => {
   });
 });
 
+describe('refusals', () => {
+  it('are those that the server counted and those that were heard of since', () => {
+    const board = new DenialBoard();
+    for (const reason of ['expired', 'out-of-scope', 'expired']) board.apply({ reason, ts: 5 });
+    const all = board.since({ expired: 1, 'no-ticket': 7 });
+    expect(all.map((one) => [one.reason, one.count, one.last])).toEqual([['no-ticket', 7, null], ['expired', 2, 5], ['out-of-scope', 1, 5]]);
+  });
+});
+
+describe('inSteps', () => {
+  it('leaves nothing out', () => {
+    expect(inSteps([1, 2, 3, 4, 5], 2, (some) => some.reduce((a, b) => a + b))).toEqual([3, 7, 5]);
+  });
+});
+
 describe('fillHours', () => {
   it('gives every hour up to now, with what is known', () => {
     const hour = 3_600_000;
-    const filled = fillHours([{ hour_ms: 98 * hour, plays: 3, qualified: 2 }, { hour_ms: 5 * hour, plays: 9, qualified: 9 }], 100 * hour + 5, 4);
+    const filled = fillHours([{ hour_ms: 98 * hour, plays: 3, qualified: 2 }, { hour_ms: 5 * hour, plays: 9, qualified: 9 }], 100 * hour + 5, (hour_ms) => ({ hour_ms, plays: 0, qualified: 0 }), 4);
     expect(filled.map((one) => [one.hour_ms / hour, one.plays])).toEqual([[97, 0], [98, 3], [99, 0], [100, 0]]);
   });
 });

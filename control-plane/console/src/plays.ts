@@ -72,6 +72,14 @@ export class PlayBoard {
   }
 }
 
+/** Refusals for one reason. */
+export interface Refusals {
+  reason: string;
+  count: number;
+  /** When the last one was that this page heard of. */
+  last: number | null;
+}
+
 /** Refusals since the page was opened, by reason. */
 export class DenialBoard {
   private readonly byReason = new Map<string, { reason: string; count: number; last: number }>();
@@ -86,6 +94,16 @@ export class DenialBoard {
       this.byReason.set(denial.reason, { reason: denial.reason, count: 1, last: denial.ts });
     }
     this.total += 1;
+  }
+
+  /** With those that the server counted (of which it may not have told yet), most frequent first. */
+  since(counted: Record<string, number>): Refusals[] {
+    const reasons = new Set([...Object.keys(counted), ...this.byReason.keys()]);
+    const all = [...reasons].map((reason) => {
+      const heard = this.byReason.get(reason);
+      return { reason, count: Math.max(counted[reason] ?? 0, heard?.count ?? 0), last: heard?.last ?? null };
+    });
+    return all.sort((a, b) => b.count - a.count || (b.last ?? 0) - (a.last ?? 0));
   }
 
   /** Most frequent first. */

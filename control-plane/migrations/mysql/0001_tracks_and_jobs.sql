@@ -4,10 +4,10 @@
 
 CREATE TABLE IF NOT EXISTS tracks (
     id             VARCHAR(191) NOT NULL PRIMARY KEY,
-    title          TEXT         NOT NULL,
+    title          MEDIUMTEXT   NOT NULL,
     title_given    BIGINT       NOT NULL DEFAULT 0,
-    artist         TEXT,
-    album          TEXT,
+    artist         MEDIUMTEXT,
+    album          MEDIUMTEXT,
     filename       TEXT         NOT NULL,
     content_type   TEXT,
     status         VARCHAR(16)  NOT NULL CHECK (status IN ('uploading', 'queued', 'transcoding', 'ready', 'failed')),

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS revocations (
     id             VARCHAR(191) NOT NULL PRIMARY KEY,
     sid            TEXT,
     sub            TEXT,
-    track          VARCHAR(191),
+    track          TEXT,
     issued_before  BIGINT,
     until          BIGINT       NOT NULL,
     note           TEXT,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::request::{Asked, Body};
 use crate::clock;
 use crate::error::ApiError;
+use crate::keys::Told;
 use crate::policies::counts;
 use crate::state::Shared;
 use crate::store::edges::{self, LogName};
@@ -31,6 +32,9 @@ const EDGES_MAX: i64 = 10_000;
 /// Keys of one report, and counters: a keyring holds 64, and an edge counts some dozen things.
 const REPORT_KEYS_MAX: usize = 128;
 const REPORT_COUNTERS_MAX: usize = 128;
+
+/// Bytes of a key's name in a report.
+const KID_MAX: usize = 128;
 
 /// Records of one post: a transaction of some hundred milliseconds.
 const RECORDS_MAX: usize = 1000;
@@ -52,6 +56,9 @@ pub(crate) struct Follow {
     /// The tag of the keys that it has.
     #[serde(default)]
     keys: String,
+    /// The tag of the limit classes that it has.
+    #[serde(default)]
+    limits: String,
     /// The tag of the policies that it has.
     #[serde(default)]
     policies: String,
@@ -76,7 +83,8 @@ pub(crate) async fn snapshot(
         let revision = snapshots.borrow().revision;
         return Ok((StatusCode::NOT_MODIFIED, head(revision)?).into_response());
     }
-    let delta = parts.keys.since(&parts.store, follow.cursor, &follow.keys, &follow.policies).await?;
+    let told = Told { keys: &follow.keys, limits: &follow.limits, policies: &follow.policies };
+    let delta = parts.keys.since(&parts.store, follow.cursor, told).await?;
     Ok((head(delta.revision)?, Json(delta)).into_response())
 }
 
@@ -102,6 +110,9 @@ pub(crate) async fn report(
     name("edge", &report.edge)?;
     if report.keys.len() > REPORT_KEYS_MAX || report.counters.len() > REPORT_COUNTERS_MAX {
         return Err(ApiError::invalid("more keys or counters than an edge has"));
+    }
+    if report.keys.iter().any(|key| key.kid.len() > KID_MAX) {
+        return Err(ApiError::invalid(format!("a key's name has at most {KID_MAX} bytes")));
     }
     counts::bounded(&report)?;
     let now = clock::now_ms();

@@ -124,3 +124,14 @@ fn a_database_is_a_file_or_a_server() {
         assert!(problems.iter().any(|told| told.contains(problem)), "{lines}: {problems:?}");
     }
 }
+
+#[test]
+fn what_is_kept_is_bounded_and_lies_beside_the_database() {
+    let (config, problems) = read(&format!("{WHOLE}\n[facts]\nkeep = \"1GiB\"\nkeep_denials = \"0\"\ndays = 7"));
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!((config.facts.keep, config.facts.keep_denials, config.facts.days), (1 << 30, 0, 7));
+    assert_eq!(config.facts.folder(&config.database), Path::new("/var/lib/segue/control.db-facts"));
+    let (_, problems) = read(&format!("{WHOLE}\n[facts]\nkeep = 5\ndays = 0\ncolour = \"red\""));
+    let of = |key: &str| problems.iter().any(|problem| problem.starts_with(key));
+    assert!(problems.len() == 3 && of("facts.keep:") && of("facts.days:") && of("facts.colour:"), "{problems:?}");
+}

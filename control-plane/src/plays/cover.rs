@@ -28,6 +28,13 @@ impl Cover {
         merged.1 - merged.0 - held
     }
 
+    /// Adds all that another has.
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        for (start, end) in &other.0 {
+            self.add(*start, *end);
+        }
+    }
+
     /// Distinct milliseconds.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|&(start, end)| end - start).sum()

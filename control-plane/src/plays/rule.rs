@@ -6,13 +6,12 @@
 //! the track's length, whichever is less. A segment after the end is a new play.
 //!
 //! What counts is decided from the fact alone ([`Delivery::of`]): media that the kernel took whole, and that the
-//! client did not have before (a 304 says that it had it from us, and counts). Time is the facts' own (`ts`), so that
-//! order of arrival does not matter within a gap: a late fact joins the play whose span, widened by the gap, has its
-//! time. One that bridges two plays joins the later one; plays are never merged. A fact that comes after its play was
-//! taken for ended still counts into it.
+//! client did not have before (a 304 says that it had it from us, and counts). Time is the facts' own (`ts`), and the order in which facts
+//! arrive does not matter: a play is a set of facts of which each is at most the gap from the next. A late fact joins the play within whose
+//! gap it lies, also one that has ended; one that bridges two plays makes them one.
 //!
-//! Pure: no clock, no database. The same facts in the same order give the same plays, and a fact given twice changes
-//! nothing but the time that it names.
+//! Pure: no clock, no database. The same facts in any order give the same plays (but for their names, which say which fact came first), and
+//! a fact given twice changes nothing.
 
 use segue_events::{Fact, Kind};
 use sha2::{Digest, Sha256};
@@ -24,7 +23,7 @@ use crate::ids;
 const QUALIFIED_MS: u64 = 30_000;
 
 /// Longest gap within a play.
-const GAP_MAX_MS: i64 = 30 * 60 * 1000;
+pub(crate) const GAP_MAX_MS: i64 = 30 * 60 * 1000;
 
 /// Share of a track, in thousandths, that is taken for all of it: durations of segments are rounded in playlists.
 const WHOLE: u64 = 990;
@@ -85,10 +84,9 @@ pub(crate) struct Play {
     pub(crate) track: String,
     pub(crate) sid: String,
     pub(crate) sub: Option<String>,
-    /// Time of the fact that opened it: the hour into which the play is counted.
-    pub(crate) started_ms: i64,
-    /// Earliest and latest time of its facts.
+    /// Earliest time of its facts: the hour into which the play is counted.
     pub(crate) first_ms: i64,
+    /// Latest.
     pub(crate) last_ms: i64,
     /// When it ends unless something more is delivered.
     pub(crate) ends_ms: i64,
@@ -98,6 +96,20 @@ pub(crate) struct Play {
     pub(crate) qualified: bool,
     /// Quartiles passed: 0 to 4.
     pub(crate) quartile: u8,
+    /// Tenths passed: 0 to 10.
+    pub(crate) decile: u8,
+}
+
+/// A player that has fetched nothing for this long has what it was given and no more.
+const FETCHES_MS: i64 = 30_000;
+
+impl Play {
+    /// Until when its listener has something to hear: players fetch ahead, so a play goes on after its last fact for as long as what was
+    /// delivered lasts. A pause makes it longer, and is not known here.
+    pub(crate) fn until_ms(&self) -> i64 {
+        let heard = i64::try_from(self.covered.total()).unwrap_or(i64::MAX);
+        self.last_ms.saturating_add(FETCHES_MS).max(self.first_ms.saturating_add(heard)).min(self.ends_ms)
+    }
 }
 
 /// Something that became true of a play.
@@ -115,8 +127,6 @@ pub(crate) enum Transition {
 pub(crate) struct Step {
     pub(crate) play: Play,
     pub(crate) transitions: Vec<Transition>,
-    /// Distinct media that is new to the play.
-    pub(crate) gained_ms: u64,
 }
 
 /// Silence that ends a play of a track of this length (unknown: the longest).
@@ -125,41 +135,57 @@ pub(crate) fn gap_ms(duration_ms: Option<u64>) -> i64 {
     length.clamp(1, GAP_MAX_MS)
 }
 
-/// Which of a listener's plays of the track a delivery at `ts` belongs to: the latest whose span, widened by the gap,
-/// has it. `None`: a new one.
-pub(crate) fn belongs(plays: &[Play], ts: i64, gap_ms: i64) -> Option<usize> {
-    let fits = |play: &Play| ts >= play.first_ms.saturating_sub(gap_ms) && ts <= play.last_ms.saturating_add(gap_ms);
-    plays.iter().enumerate().filter(|(_, play)| fits(play)).max_by_key(|(_, play)| play.last_ms).map(|(n, _)| n)
+/// Whether a delivery at `ts` belongs to this play. Of one listener's plays of a track it belongs to none, one, or the two that it bridges.
+pub(crate) fn belongs(play: &Play, ts: i64, gap_ms: i64) -> bool {
+    ts >= play.first_ms.saturating_sub(gap_ms) && ts <= play.last_ms.saturating_add(gap_ms)
 }
 
-/// Counts a delivery into the play that it belongs to, or opens one.
-pub(crate) fn apply(play: Option<Play>, delivery: &Delivery<'_>, duration_ms: Option<u64>) -> Step {
+/// Counts a delivery into the plays that it belongs to, which become one, or opens one.
+pub(crate) fn apply(plays: Vec<Play>, delivery: &Delivery<'_>, duration_ms: Option<u64>) -> Step {
     let mut transitions = Vec::new();
-    let mut play = play.unwrap_or_else(|| {
+    let mut play = plays.into_iter().reduce(join).unwrap_or_else(|| {
         transitions.push(Transition::Started);
         open(delivery)
     });
     play.first_ms = play.first_ms.min(delivery.ts);
     play.last_ms = play.last_ms.max(delivery.ts);
     play.ends_ms = play.last_ms.saturating_add(gap_ms(duration_ms));
+    play.ended_ms = play.ended_ms.map(|_| play.ends_ms);
     if play.sub.is_none() {
         play.sub = delivery.sub.map(str::to_owned);
     }
-    let gained_ms = delivery.media.map_or(0, |(start, end)| {
+    if let Some((start, end)) = delivery.media {
         // A segment may reach past the length that the track is known by; what lies beyond is not in it.
-        play.covered.add(start, duration_ms.map_or(end, |duration| end.min(duration)))
-    });
+        play.covered.add(start, duration_ms.map_or(end, |duration| end.min(duration)));
+    }
     let heard = play.covered.total();
     if !play.qualified && heard >= enough(duration_ms) {
         play.qualified = true;
         transitions.push(Transition::Qualified);
     }
-    let passed = quartiles(heard, duration_ms);
+    let passed = passed(heard, duration_ms, &QUARTILES);
     while play.quartile < passed {
         play.quartile += 1;
         transitions.push(Transition::Quartile(play.quartile));
     }
-    Step { play, transitions, gained_ms }
+    play.decile = play.decile.max(self::passed(heard, duration_ms, &DECILES));
+    Step { play, transitions }
+}
+
+/// Two plays that turn out to be one. It goes by the name of the earlier, and has ended if the later has.
+fn join(one: Play, other: Play) -> Play {
+    let (mut play, later) =
+        if (one.first_ms, &one.id) <= (other.first_ms, &other.id) { (one, other) } else { (other, one) };
+    if later.last_ms >= play.last_ms {
+        play.last_ms = later.last_ms;
+        play.ended_ms = later.ended_ms;
+    }
+    play.sub = play.sub.or(later.sub);
+    play.covered.add_all(&later.covered);
+    play.qualified |= later.qualified;
+    play.quartile = play.quartile.max(later.quartile);
+    play.decile = play.decile.max(later.decile);
+    play
 }
 
 /// Ends a play that is over. `None`: it had ended before.
@@ -177,7 +203,6 @@ fn open(delivery: &Delivery<'_>) -> Play {
         track: delivery.track.to_owned(),
         sid: delivery.sid.to_owned(),
         sub: delivery.sub.map(str::to_owned),
-        started_ms: delivery.ts,
         first_ms: delivery.ts,
         last_ms: delivery.ts,
         ends_ms: delivery.ts,
@@ -185,6 +210,7 @@ fn open(delivery: &Delivery<'_>) -> Play {
         covered: Cover::default(),
         qualified: false,
         quartile: 0,
+        decile: 0,
     }
 }
 
@@ -196,11 +222,16 @@ fn enough(duration_ms: Option<u64>) -> u64 {
     }
 }
 
-fn quartiles(heard_ms: u64, duration_ms: Option<u64>) -> u8 {
+/// Shares of a track, in thousandths, that are looked at.
+const QUARTILES: [u64; 4] = [250, 500, 750, WHOLE];
+const DECILES: [u64; 10] = [100, 200, 300, 400, 500, 600, 700, 800, 900, WHOLE];
+
+/// How many of these shares were passed.
+fn passed(heard_ms: u64, duration_ms: Option<u64>, shares: &[u64]) -> u8 {
     let Some(duration) = duration_ms.filter(|&ms| ms > 0) else { return 0 };
     let thousandths = u128::from(heard_ms) * 1000 / u128::from(duration);
-    let passed = [250, 500, 750, u128::from(WHOLE)].into_iter().filter(|&share| thousandths >= share).count();
-    u8::try_from(passed).unwrap_or(4)
+    let passed = shares.iter().filter(|share| thousandths >= u128::from(**share)).count();
+    u8::try_from(passed).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]

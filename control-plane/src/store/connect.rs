@@ -69,8 +69,8 @@ pub(super) struct Pools {
 }
 
 /// Where and how to connect.
-struct Target<'a> {
-    dialect: Dialect,
+pub(super) struct Target<'a> {
+    pub(super) dialect: Dialect,
     options: AnyConnectOptions,
     /// For messages; without the password.
     name: String,
@@ -95,7 +95,7 @@ pub(super) async fn open(config: &DatabaseConfig) -> Result<Pools, OpenError> {
 }
 
 impl Target<'static> {
-    fn new(config: &DatabaseConfig) -> Result<Self, OpenError> {
+    pub(super) fn new(config: &DatabaseConfig) -> Result<Self, OpenError> {
         let (dialect, url, name, migrator) = match config {
             DatabaseConfig::Sqlite(path) => {
                 let (url, name) = (file_url(path)?, path.display().to_string());
@@ -116,13 +116,13 @@ impl Target<'static> {
 }
 
 impl Target<'_> {
-    async fn pool(&self, size: u32, isolation: &'static str) -> Result<AnyPool, OpenError> {
+    pub(super) async fn pool(&self, size: u32, isolation: &'static str) -> Result<AnyPool, OpenError> {
         let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
         let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, isolation)));
         options.connect_with(self.options.clone()).await.map_err(|error| self.refused(error))
     }
 
-    fn refused(&self, error: sqlx::Error) -> OpenError {
+    pub(super) fn refused(&self, error: sqlx::Error) -> OpenError {
         let name = self.name.clone();
         let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
         match self.dialect {
@@ -232,4 +232,72 @@ async fn prepare(connection: &mut AnyConnection, isolation: &'static str) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::database::database;
+    use crate::store::Store;
+
+    async fn run(store: &Store, sql: &'static str) {
+        let mut tx = store.begin().await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_many_that_start_at_once_one_migrates_and_all_serve() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = database(folder.path());
+        let opened = futures::future::join_all((0..4).map(|_| Store::open(&config))).await;
+        for store in opened {
+            let store = store.unwrap();
+            let sql = "SELECT COUNT(*) FROM _sqlx_migrations";
+            let applied: i64 = sqlx::query_scalar(sql).fetch_one(store.read()).await.unwrap();
+            assert_eq!(applied, i64::try_from(SQLITE.iter().count()).unwrap());
+            store.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_program_serves_on_until_a_newer_one_takes_away_what_it_uses() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = database(folder.path());
+        let store = Store::open(&config).await.unwrap();
+        run(
+            &store,
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'of a newer program', TRUE, x'00', 0)",
+        )
+        .await;
+        Store::open(&config).await.unwrap().close().await;
+        run(&store, "UPDATE schema_floor SET floor = 9999").await;
+        let error = Store::open(&config).await.unwrap_err().to_string();
+        assert!(error.contains("newer program") && error.contains("9999"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_was_cut_off_is_run_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = database(folder.path());
+        let store = Store::open(&config).await.unwrap();
+        if Dialect::of(&store.begin().await.unwrap()) == Dialect::Mysql {
+            // SQLite takes a whole migration back; here the half of it that was done stays.
+            run(&store, "UPDATE _sqlx_migrations SET success = FALSE WHERE version >= 10").await;
+            run(&store, "DROP TABLE edges").await;
+        }
+        store.close().await;
+        let store = Store::open(&config).await.unwrap();
+        let edges: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM edges").fetch_one(store.read()).await.unwrap();
+        assert_eq!(edges, 0);
+    }
+
+    #[test]
+    fn both_sets_have_the_same_migrations() {
+        let numbers = |migrator: &Migrator| migrator.iter().map(|one| one.version).collect::<Vec<_>>();
+        assert_eq!(numbers(&SQLITE), numbers(&MYSQL));
+    }
 }

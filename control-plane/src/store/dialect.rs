@@ -114,15 +114,15 @@ pub(crate) async fn free(tx: &mut Write, select: &str, args: AnyArguments) -> Re
     Ok(sqlx::query_with(sql, args).fetch_optional(&mut **tx).await?.is_some())
 }
 
+/// The clock of MariaDB, ms since the epoch.
+pub(super) const MYSQL_NOW_MS: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
+
 /// The database's clock, ms since the epoch: the same one for all who share it.
 pub(crate) async fn now_ms(tx: &mut Write) -> Result<i64, StoreError> {
     match Dialect::of(tx) {
         // Whoever shares a file shares the machine.
         Dialect::Sqlite => Ok(clock::now_ms()),
-        Dialect::Mysql => {
-            let sql = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
-            Ok(sqlx::query_scalar(sql).fetch_one(&mut **tx).await?)
-        }
+        Dialect::Mysql => Ok(sqlx::query_scalar(MYSQL_NOW_MS).fetch_one(&mut **tx).await?),
     }
 }
 

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use segue_signing::limits::LimitsConfig;
 use segue_signing::{NamedRevocation, PolicyDoc};
 use sqlx::FromRow;
 
 use super::dialect::{args, delete_some, locked, upsert};
-use super::{Read, Store, StoreError, Write, policies, revocations};
+use super::{Read, Store, StoreError, Write, limits, policies, revocations};
 
 /// How far a part of the snapshot reaches back behind its cursor: purges that a process of an older version made beside
 /// this one know nothing of the rule above.
@@ -50,6 +51,7 @@ pub(crate) struct State {
     pub(crate) purges: BTreeMap<String, u64>,
     pub(crate) revocations: Vec<NamedRevocation>,
     pub(crate) lifted: Vec<String>,
+    pub(crate) limits: LimitsConfig,
     pub(crate) policies: Vec<PolicyDoc>,
     /// Only what is new since the cursor that was asked with.
     pub(crate) partial: bool,
@@ -111,11 +113,12 @@ pub(crate) async fn state(store: &Store, cursor: Option<u64>, now: i64) -> Resul
         .fetch_all(&mut *tx)
         .await?;
     let (revocations, lifted) = revocations::told(&mut tx, cursor, now).await?;
+    let limits = limits::all(&mut tx).await?;
     let policies = policies::told(&mut tx).await?;
     tx.rollback().await?;
     let purges = purges.into_iter().map(|(track, at)| (track, u64::try_from(at).unwrap_or(0))).collect();
     let revision = u64::try_from(revision).unwrap_or(0);
-    Ok(State { revision, keys, purges, revocations, lifted, policies, partial: cursor.is_some() })
+    Ok(State { revision, keys, purges, revocations, lifted, limits, policies, partial: cursor.is_some() })
 }
 
 /// All stored keys, oldest first.

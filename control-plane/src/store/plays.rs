@@ -1,24 +1,19 @@
-//! What the tally keeps: offsets, ids that were counted, plays, sums.
+//! What the tally keeps of single things: offsets, ids that were counted, plays, who listened. Sums stand in `sums.rs`.
 //!
 //! Every writing function takes the tally's transaction: a sum that moved without its offset, or an offset without
 //! its sum, cannot be. One such transaction is under way at a time ([`begin`]), since a play is read, changed and written
 //! back.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::any::AnyRow;
-use sqlx::{FromRow, Row};
+use sqlx::{AssertSqlSafe, FromRow, Row};
 
-use super::dialect::{args, delete_some, insert_new, turn, upsert};
+use super::bulk::{self, There};
+use super::dialect::{Dialect, args, delete_some, turn, upsert};
 use super::{Store, StoreError, Write};
 use crate::plays::cover::Cover;
 use crate::plays::rule::Play;
-
-/// `hour_ms` of the row that holds a track's total.
-pub(crate) const TOTAL: i64 = -1;
-
-/// Plays of one listener and track that a late fact can still find.
-const PLAYS_LOOKED_AT: i64 = 16;
 
 /// Begins counting: what others count meanwhile waits until this transaction ends.
 pub(crate) async fn begin(tx: &mut Write) -> Result<(), StoreError> {
@@ -44,16 +39,48 @@ pub(crate) async fn set_offset(tx: &mut Write, log: &str, position: u64) -> Resu
     upsert(tx, row, "log", "position = new(position)", args![log, super::tracks::signed(position)]).await
 }
 
-/// Notes that a fact is being counted. `false`: it was counted before.
-pub(crate) async fn first_seen(tx: &mut Write, id: &str, now: i64) -> Result<bool, StoreError> {
-    insert_new(tx, "seen (id, seen_ms) VALUES (?, ?)", args![id, now]).await
+/// A block of ids that were counted: what they have in common, and its number.
+pub(crate) type Block = (String, i64);
+
+/// The blocks of these that are there, with their bits.
+pub(crate) async fn seen(tx: &mut Write, blocks: &[Block]) -> Result<HashMap<Block, Vec<u8>>, StoreError> {
+    let mut found = HashMap::new();
+    for piece in bulk::sizes(blocks) {
+        let known = bulk::one_of(Dialect::of(tx), &["stem", "block"], piece.len());
+        let sql = AssertSqlSafe(format!("SELECT stem, block, bits FROM seen_blocks WHERE {known}"));
+        let query = piece.iter().fold(sqlx::query_as(sql), |query, (stem, block)| query.bind(stem).bind(block));
+        let rows: Vec<(String, i64, Vec<u8>)> = query.fetch_all(&mut **tx).await?;
+        found.extend(rows.into_iter().map(|(stem, block, bits)| ((stem, block), bits)));
+    }
+    Ok(found)
 }
 
-/// Forgets ids and hourly listeners from before these times, at most `limit` of each.
-pub(crate) async fn prune(tx: &mut Write, seen_before: i64, hours_before: i64, limit: u32) -> Result<(), StoreError> {
-    delete_some(tx, "seen", "id", "seen_ms < ?", args![seen_before], limit).await?;
+/// Stores blocks as they now are.
+pub(crate) async fn put_seen(tx: &mut Write, blocks: &[(Block, Vec<u8>)], now: i64) -> Result<(), StoreError> {
+    const OTHERS: [&str; 2] = ["bits", "seen_ms"];
+    for piece in bulk::sizes(blocks) {
+        let keys = ["stem", "block"];
+        let sql = bulk::insert(Dialect::of(tx), "seen_blocks", &keys, &OTHERS, piece.len(), There::Replaced);
+        let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, ((stem, block), bits)| {
+            query.bind(stem).bind(block).bind(bits).bind(now)
+        });
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Forgets ids and hourly listeners from before these times, and plays that ended before a third; at most `limit` of each.
+pub(crate) async fn prune(
+    tx: &mut Write,
+    seen_before: i64,
+    hours_before: i64,
+    plays_before: i64,
+    limit: u32,
+) -> Result<(), StoreError> {
+    delete_some(tx, "seen_blocks", "stem, block", "seen_ms < ?", args![seen_before], limit).await?;
     let old = "hour_ms >= 0 AND hour_ms < ?";
     delete_some(tx, "listeners", "track, hour_ms, listener", old, args![hours_before], limit).await?;
+    delete_some(tx, "plays", "id", "ended_ms < ?", args![plays_before], limit).await?;
     Ok(())
 }
 
@@ -71,28 +98,44 @@ impl FromRow<'_, AnyRow> for PlayRow {
             track: row.try_get("track")?,
             sid: row.try_get("sid")?,
             sub: row.try_get("sub")?,
-            started_ms: row.try_get("started_ms")?,
             first_ms: row.try_get("first_ms")?,
             last_ms: row.try_get("last_ms")?,
             ends_ms: row.try_get("ends_ms")?,
             ended_ms: row.try_get("ended_ms")?,
             covered,
             qualified: row.try_get::<i64, _>("qualified")? != 0,
-            quartile: u8::try_from(row.try_get::<i64, _>("quartile")?).unwrap_or(u8::MAX),
+            quartile: few(row, "quartile")?,
+            decile: few(row, "decile")?,
         }))
     }
 }
 
-/// The latest plays of a listener and track.
-pub(crate) async fn of_listener(tx: &mut Write, track: &str, sid: &str) -> Result<Vec<Play>, StoreError> {
-    let rows: Vec<PlayRow> =
-        sqlx::query_as("SELECT * FROM plays WHERE track = ? AND sid = ? ORDER BY last_ms DESC LIMIT ?")
-            .bind(track)
-            .bind(sid)
-            .bind(PLAYS_LOOKED_AT)
-            .fetch_all(&mut **tx)
-            .await?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+fn few(row: &AnyRow, column: &str) -> Result<u8, sqlx::Error> {
+    Ok(u8::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u8::MAX))
+}
+
+fn plays_of(rows: Vec<PlayRow>) -> Vec<Play> {
+    rows.into_iter().map(|row| row.0).collect()
+}
+
+/// A listener's session on a track: track, sid.
+pub(crate) type Session = (String, String);
+
+/// The plays of these sessions whose span touches `from..=to`.
+pub(crate) async fn of_sessions(
+    tx: &mut Write,
+    sessions: &[Session],
+    from: i64,
+    to: i64,
+) -> Result<Vec<Play>, StoreError> {
+    let mut found = Vec::new();
+    for piece in bulk::sizes(sessions) {
+        let theirs = bulk::one_of(Dialect::of(tx), &["track", "sid"], piece.len());
+        let sql = AssertSqlSafe(format!("SELECT * FROM plays WHERE {theirs} AND last_ms >= ? AND first_ms <= ?"));
+        let query = piece.iter().fold(sqlx::query_as(sql), |query, (track, sid)| query.bind(track).bind(sid));
+        found.extend(plays_of(query.bind(from).bind(to).fetch_all(&mut **tx).await?));
+    }
+    Ok(found)
 }
 
 /// Plays that are open and were over before `now`, the longest over first.
@@ -103,138 +146,127 @@ pub(crate) async fn over(tx: &mut Write, now: i64, limit: u32) -> Result<Vec<Pla
             .bind(i64::from(limit))
             .fetch_all(&mut **tx)
             .await?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    Ok(plays_of(rows))
 }
 
-/// Stores a play as it now is.
-pub(crate) async fn put(tx: &mut Write, play: &Play) -> Result<(), StoreError> {
-    upsert(
-        tx,
-        "plays (id, track, sid, sub, started_ms, first_ms, last_ms, ends_ms, ended_ms, covered, qualified, quartile) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "id",
-        "sub = new(sub), first_ms = new(first_ms), last_ms = new(last_ms), ends_ms = new(ends_ms), \
-         ended_ms = new(ended_ms), covered = new(covered), qualified = new(qualified), quartile = new(quartile)",
-        args![
-            &play.id,
-            &play.track,
-            &play.sid,
-            &play.sub,
-            play.started_ms,
-            play.first_ms,
-            play.last_ms,
-            play.ends_ms,
-            play.ended_ms,
-            play.covered.to_text(),
-            i64::from(play.qualified),
-            i64::from(play.quartile),
-        ],
-    )
-    .await
-}
-
-/// Length of a track; `None`: unknown, or the track is gone.
-pub(crate) async fn duration_ms(tx: &mut Write, track: &str) -> Result<Option<u64>, StoreError> {
-    let duration: Option<Option<i64>> =
-        sqlx::query_scalar("SELECT duration_ms FROM tracks WHERE id = ?").bind(track).fetch_optional(&mut **tx).await?;
-    Ok(duration.flatten().and_then(|ms| u64::try_from(ms).ok()))
-}
-
-/// A row of `sums`, or what is to be added to one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
-pub(crate) struct Sums {
-    pub(crate) hour_ms: i64,
-    pub(crate) plays: i64,
-    pub(crate) qualified: i64,
-    pub(crate) ended: i64,
-    pub(crate) listeners: i64,
-    /// Distinct media per play, added up.
-    pub(crate) media_ms: i64,
-    /// Bytes delivered, repeats included.
-    pub(crate) bytes: i64,
-    pub(crate) quartile_1: i64,
-    pub(crate) quartile_2: i64,
-    pub(crate) quartile_3: i64,
-    pub(crate) quartile_4: i64,
-}
-
-impl Sums {
-    /// Counts one passed quartile (1 to 4).
-    pub(crate) fn count_quartile(&mut self, quartile: u8) {
-        match quartile {
-            1 => self.quartile_1 += 1,
-            2 => self.quartile_2 += 1,
-            3 => self.quartile_3 += 1,
-            _ => self.quartile_4 += 1,
-        }
-    }
-}
-
-/// Adds to the row of a track and hour.
-pub(crate) async fn add(tx: &mut Write, track: &str, hour_ms: i64, more: &Sums) -> Result<(), StoreError> {
-    upsert(
-        tx,
-        "sums (track, hour_ms, plays, qualified, ended, listeners, media_ms, bytes, quartile_1, quartile_2, quartile_3, \
-         quartile_4) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "track, hour_ms",
-        "plays = plays + new(plays), qualified = qualified + new(qualified), ended = ended + new(ended), \
-         listeners = listeners + new(listeners), media_ms = media_ms + new(media_ms), bytes = bytes + new(bytes), \
-         quartile_1 = quartile_1 + new(quartile_1), quartile_2 = quartile_2 + new(quartile_2), \
-         quartile_3 = quartile_3 + new(quartile_3), quartile_4 = quartile_4 + new(quartile_4)",
-        args![
-            track,
-            hour_ms,
-            more.plays,
-            more.qualified,
-            more.ended,
-            more.listeners,
-            more.media_ms,
-            more.bytes,
-            more.quartile_1,
-            more.quartile_2,
-            more.quartile_3,
-            more.quartile_4,
-        ],
-    )
-    .await
-}
-
-/// Notes a listener of a track in an hour (or in all, [`TOTAL`]). `false`: was there before.
-pub(crate) async fn first_heard(tx: &mut Write, track: &str, hour_ms: i64, listener: &str) -> Result<bool, StoreError> {
-    insert_new(tx, "listeners (track, hour_ms, listener) VALUES (?, ?, ?)", args![track, hour_ms, listener]).await
-}
-
-/// Adds to the count of denials.
-pub(crate) async fn add_denials(tx: &mut Write, counts: &BTreeMap<(i64, String), i64>) -> Result<(), StoreError> {
-    for ((hour_ms, reason), count) in counts {
-        let row = "denials (hour_ms, reason, count) VALUES (?, ?, ?)";
-        upsert(tx, row, "hour_ms, reason", "count = count + new(count)", args![*hour_ms, reason, *count]).await?;
+/// Stores plays as they now are.
+pub(crate) async fn put(tx: &mut Write, plays: &[&Play]) -> Result<(), StoreError> {
+    const OTHERS: [&str; 12] = [
+        "track",
+        "sid",
+        "sub",
+        "first_ms",
+        "last_ms",
+        "ends_ms",
+        "ended_ms",
+        "until_ms",
+        "covered",
+        "qualified",
+        "quartile",
+        "decile",
+    ];
+    for piece in bulk::sizes(plays) {
+        let sql = bulk::insert(Dialect::of(tx), "plays", &["id"], &OTHERS, piece.len(), There::Replaced);
+        let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, play| {
+            query
+                .bind(&play.id)
+                .bind(&play.track)
+                .bind(&play.sid)
+                .bind(&play.sub)
+                .bind(play.first_ms)
+                .bind(play.last_ms)
+                .bind(play.ends_ms)
+                .bind(play.ended_ms)
+                .bind(play.until_ms())
+                .bind(play.covered.to_text())
+                .bind(i64::from(play.qualified))
+                .bind(i64::from(play.quartile))
+                .bind(i64::from(play.decile))
+        });
+        query.execute(&mut **tx).await?;
     }
     Ok(())
 }
 
-const SUMS: &str = "SELECT hour_ms, plays, qualified, ended, listeners, media_ms, bytes, quartile_1, quartile_2, \
-                    quartile_3, quartile_4 FROM sums WHERE track = ? AND hour_ms ";
-
-/// A track's total.
-pub(crate) async fn total(store: &Store, track: &str) -> Result<Option<Sums>, StoreError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SUMS} = ?"));
-    Ok(sqlx::query_as(sql).bind(track).bind(TOTAL).fetch_optional(store.read()).await?)
+/// Forgets plays: they are part of another now, or old.
+pub(crate) async fn delete(tx: &mut Write, ids: &[String]) -> Result<(), StoreError> {
+    for piece in bulk::sizes(ids) {
+        let sql = format!("DELETE FROM plays WHERE {}", bulk::one_of(Dialect::of(tx), &["id"], piece.len()));
+        piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, id| query.bind(id)).execute(&mut **tx).await?;
+    }
+    Ok(())
 }
 
-/// A track's hours, oldest first, the latest `limit` of them.
-pub(crate) async fn hours(store: &Store, track: &str, limit: u32) -> Result<Vec<Sums>, StoreError> {
-    let sql = sqlx::AssertSqlSafe(format!("{SUMS} > ? ORDER BY hour_ms DESC LIMIT ?"));
-    let mut hours: Vec<Sums> =
-        sqlx::query_as(sql).bind(track).bind(TOTAL).bind(i64::from(limit)).fetch_all(store.read()).await?;
-    hours.reverse();
-    Ok(hours)
+/// Lengths of tracks, ms; what is not there is unknown, or its track is gone.
+pub(crate) async fn durations(tx: &mut Write, tracks: &[String]) -> Result<HashMap<String, u64>, StoreError> {
+    let mut found = HashMap::new();
+    for piece in bulk::sizes(tracks) {
+        let sql =
+            format!("SELECT id, duration_ms FROM tracks WHERE {}", bulk::one_of(Dialect::of(tx), &["id"], piece.len()));
+        let query = piece.iter().fold(sqlx::query_as(AssertSqlSafe(sql)), |query, id| query.bind(id));
+        let rows: Vec<(String, Option<i64>)> = query.fetch_all(&mut **tx).await?;
+        found.extend(rows.into_iter().filter_map(|(id, ms)| Some((id, u64::try_from(ms?).ok()?))));
+    }
+    Ok(found)
 }
 
-/// Denials by hour and reason, newest first.
-pub(crate) async fn denials(store: &Store, limit: u32) -> Result<Vec<(i64, String, i64)>, StoreError> {
-    Ok(sqlx::query_as("SELECT hour_ms, reason, count FROM denials ORDER BY hour_ms DESC, reason LIMIT ?")
-        .bind(i64::from(limit))
-        .fetch_all(store.read())
-        .await?)
+/// Somebody who was heard: track (or '' for the house), hour (or the total's), and who.
+pub(crate) type Heard = (String, i64, String);
+
+/// Notes who was heard; gives those who were not known before.
+pub(crate) async fn first_heard(tx: &mut Write, heard: &HashSet<Heard>) -> Result<Vec<Heard>, StoreError> {
+    let all: Vec<&Heard> = heard.iter().collect();
+    let mut known = HashSet::new();
+    for piece in bulk::sizes(&all) {
+        let theirs = bulk::one_of(Dialect::of(tx), &["track", "hour_ms", "listener"], piece.len());
+        let sql = AssertSqlSafe(format!("SELECT track, hour_ms, listener FROM listeners WHERE {theirs}"));
+        let query = piece.iter().fold(sqlx::query_as::<_, Heard>(sql), |query, (track, hour_ms, listener)| {
+            query.bind(track).bind(hour_ms).bind(listener)
+        });
+        known.extend(query.fetch_all(&mut **tx).await?);
+    }
+    let new: Vec<Heard> = all.into_iter().filter(|one| !known.contains(*one)).cloned().collect();
+    for piece in bulk::sizes(&new) {
+        let keys = ["track", "hour_ms", "listener"];
+        let sql = bulk::insert::<&str>(Dialect::of(tx), "listeners", &keys, &[], piece.len(), There::Never);
+        let query = piece.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, (track, hour_ms, listener)| {
+            query.bind(track).bind(hour_ms).bind(listener)
+        });
+        query.execute(&mut **tx).await?;
+    }
+    Ok(new)
+}
+
+/// Plays and listeners of the moment, of a track or of all.
+pub(crate) async fn now(store: &Store, track: Option<&str>, now: i64) -> Result<(i64, i64), StoreError> {
+    let mut sql = "SELECT COUNT(*), COUNT(DISTINCT COALESCE(sub, sid)) FROM plays \
+                   WHERE ended_ms IS NULL AND ends_ms > ? AND until_ms > ?"
+        .to_owned();
+    if track.is_some() {
+        sql.push_str(" AND track = ?");
+    }
+    let query = sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(now);
+    let query = track.into_iter().fold(query, |query, track| query.bind(track));
+    Ok(query.fetch_one(store.read()).await?)
+}
+
+/// Plays that began in `from..to`, in that order, after the one named; at most `limit`.
+pub(crate) async fn between(
+    store: &Store,
+    (from, after): (i64, &str),
+    to: i64,
+    limit: u32,
+) -> Result<Vec<Play>, StoreError> {
+    let rows: Vec<PlayRow> = sqlx::query_as(
+        "SELECT * FROM plays WHERE first_ms < ? AND (first_ms > ? OR (first_ms = ? AND id > ?)) \
+         ORDER BY first_ms, id LIMIT ?",
+    )
+    .bind(to)
+    .bind(from)
+    .bind(from)
+    .bind(after)
+    .bind(i64::from(limit))
+    .fetch_all(store.read())
+    .await?;
+    Ok(plays_of(rows))
 }

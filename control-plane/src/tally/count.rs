@@ -1,22 +1,34 @@
 //! Counting one batch in one transaction.
+//!
+//! A batch reads what it touches at its beginning and writes it at its end, each in a few statements: the cost of a fact is that of its play's
+//! row. Sums are the difference that the batch made: what its facts say of themselves, and what its plays come to now less what they came to
+//! before.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use segue_events::{Denial, Fact, Position};
 
+use super::seen::Seen;
 use super::{PlayEvent, publish};
 use crate::bus::Topic;
 use crate::clock;
-use crate::plays::rule::{self, Delivery, Play, Transition};
+use crate::kept::Kind;
+use crate::plays::rule::{self, Delivery, GAP_MAX_MS, Play};
+use crate::plays::sums::Sums;
 use crate::state::Parts;
-use crate::store::plays::{self, Sums, TOTAL};
+use crate::store::plays::{self, Heard, Session};
+use crate::store::sums::{self, HOUSE, Key, TOTAL};
 use crate::store::{StoreError, Write, transaction};
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// Bytes of what becomes a key, with a prefix of ours: the database holds 191. Facts of our edges stay below
+/// (`segue_events::bounds`); a batch that one of somebody else's is in must not come back for ever.
+const KEY_MAX: usize = 180;
+
 /// The hour that a time is in.
-pub(super) fn hour(ts: i64) -> i64 {
-    ts.div_euclid(HOUR_MS) * HOUR_MS
+pub(crate) fn hour(ts: i64) -> i64 {
+    ts.div_euclid(HOUR_MS).saturating_mul(HOUR_MS)
 }
 
 /// What a committed batch has to tell.
@@ -46,31 +58,55 @@ impl Counted {
 pub(super) async fn facts(parts: &Parts, records: &[String], next: Position) -> Result<Counted, StoreError> {
     transaction!(parts.store, |tx| {
         plays::begin(tx).await?;
-        let told = count_facts(tx, records, next.0).await?;
+        let told = count_facts(parts, tx, records, next.0).await?;
         publish::store(parts, tx, told.plays()).await?;
         plays::set_offset(tx, "facts", next.0).await?;
         Ok(told)
     })
 }
 
-/// Counts facts that were not counted before; `before` is the position after them, for the log.
-pub(super) async fn count_facts(tx: &mut Write, records: &[String], before: u64) -> Result<Counted, StoreError> {
-    let mut batch = Batch::default();
+/// Counts facts that were not counted before, and keeps them; `before` is the position after them, for the log.
+pub(super) async fn count_facts(
+    parts: &Parts,
+    tx: &mut Write,
+    records: &[String],
+    before: u64,
+) -> Result<Counted, StoreError> {
     let now = clock::now_ms();
-    for record in records {
-        let fact: Fact = match serde_json::from_str(record) {
-            Ok(fact) => fact,
-            Err(error) => {
-                tracing::error!(%error, before, "a record is no fact of this version; it is passed over");
-                continue;
-            }
-        };
-        if plays::first_seen(tx, &fact.id, now).await? {
-            batch.count(tx, &fact).await?;
-            batch.told.facts.push(record.clone());
+    let read: Vec<(Fact, &String)> =
+        records.iter().filter_map(|record| Some((read(record, before)?, record))).collect();
+    let mut seen = Seen::load(tx, read.iter().map(|(fact, _)| fact.id.as_str())).await?;
+    let mut new = Vec::with_capacity(read.len());
+    for (fact, record) in read {
+        match seen.first(&fact.id) {
+            Some(true) => new.push((fact, record)),
+            Some(false) => {}
+            None => tracing::error!(id = fact.id, before, "a fact's id is none of this version; it is passed over"),
         }
     }
-    batch.store(tx).await
+    seen.store(tx, now).await?;
+    let kept: Vec<(i64, &str)> = new.iter().map(|(fact, record)| (ts(fact), record.as_str())).collect();
+    parts.kept.append(tx, Kind::Facts, &kept, now).await?;
+    let plays = Batch::count(tx, new.iter().map(|(fact, _)| fact)).await?;
+    let facts =
+        if parts.bus.is_followed() { new.iter().map(|(_, record)| (*record).clone()).collect() } else { Vec::new() };
+    Ok(Counted { facts, plays })
+}
+
+fn read(record: &str, before: u64) -> Option<Fact> {
+    let fact: Fact = serde_json::from_str(record)
+        .inspect_err(|error| tracing::error!(%error, before, "a record is no fact of this version; it is passed over"))
+        .ok()?;
+    let keys = [Some(&fact.id), Some(&fact.track), Some(&fact.sid), fact.sub.as_ref()];
+    if keys.into_iter().flatten().any(|key| key.len() > KEY_MAX) {
+        tracing::error!(before, "a record names a track, session or listener at too great length; it is passed over");
+        return None;
+    }
+    Some(fact)
+}
+
+fn ts(fact: &Fact) -> i64 {
+    i64::try_from(fact.ts).unwrap_or(0)
 }
 
 /// Counts denials by reason and hour and stores the position after them: rows of the database for hours and reasons
@@ -78,18 +114,28 @@ pub(super) async fn count_facts(tx: &mut Write, records: &[String], before: u64)
 pub(super) async fn denials(parts: &Parts, records: &[String], next: Position) -> Result<(), StoreError> {
     transaction!(parts.store, |tx| {
         plays::begin(tx).await?;
-        count_denials(tx, records, next.0).await?;
+        count_denials(parts, tx, records, next.0).await?;
         plays::set_offset(tx, "denials", next.0).await
     })
 }
 
-/// Counts denials; `before` as above.
-pub(super) async fn count_denials(tx: &mut Write, records: &[String], before: u64) -> Result<(), StoreError> {
+/// Counts denials, and keeps them; `before` as above.
+pub(super) async fn count_denials(
+    parts: &Parts,
+    tx: &mut Write,
+    records: &[String],
+    before: u64,
+) -> Result<(), StoreError> {
     let mut counts = BTreeMap::new();
+    let mut kept = Vec::with_capacity(records.len());
     for record in records {
         match serde_json::from_str::<Denial>(record) {
+            Ok(denial) if denial.reason.len() > KEY_MAX => {
+                tracing::error!(before, "a record names a reason at too great length; it is passed over");
+            }
             Ok(denial) => {
                 let ts = i64::try_from(denial.ts).unwrap_or(0);
+                kept.push((ts, record.as_str()));
                 *counts.entry((hour(ts), denial.reason)).or_insert(0) += 1;
             }
             Err(error) => {
@@ -97,123 +143,161 @@ pub(super) async fn count_denials(tx: &mut Write, records: &[String], before: u6
             }
         }
     }
-    plays::add_denials(tx, &counts).await
+    parts.kept.append(tx, Kind::Denials, &kept, clock::now_ms()).await?;
+    sums::add_denials(tx, &counts).await
 }
 
-/// A listener of a track: track, sid.
-type Listener = (String, String);
+/// A play that the batch may change: as it was stored, and as it now is.
+#[derive(Debug)]
+struct Open {
+    before: Option<Play>,
+    now: Play,
+}
 
-/// What a batch touches, held in memory until it is written at its end: a session's segments follow one another, and
-/// its play is read and written once.
+/// What a batch touches.
 #[derive(Debug, Default)]
-struct Batch {
-    durations: HashMap<String, Option<u64>>,
-    plays: HashMap<Listener, Vec<Play>>,
-    sums: BTreeMap<(String, i64), Sums>,
-    /// Track, hour and listener that the database knows by now.
-    heard: HashSet<(String, i64, String)>,
-    told: Counted,
+pub(super) struct Batch {
+    durations: HashMap<String, u64>,
+    plays: HashMap<Session, Vec<Open>>,
+    /// Stored plays that became part of another.
+    gone: Vec<Play>,
+    /// By track and hour; totals and the house are made of these at the end.
+    sums: HashMap<Key, Sums>,
+    heard: HashSet<Heard>,
+    told: Vec<PlayEvent>,
 }
 
 impl Batch {
-    async fn count(&mut self, tx: &mut Write, fact: &Fact) -> Result<(), StoreError> {
-        let ts = i64::try_from(fact.ts).unwrap_or(0);
-        let bytes = i64::try_from(fact.bytes).unwrap_or(0);
-        self.add(&fact.track, hour(ts), |sums| sums.bytes += bytes);
-        let Some(delivery) = Delivery::of(fact) else { return Ok(()) };
-        let duration = self.duration(tx, &fact.track).await?;
-        let known = self.known(tx, &fact.track, &fact.sid).await?;
-        let place = rule::belongs(known, delivery.ts, rule::gap_ms(duration));
-        let before = place.map(|n| known.swap_remove(n));
-        let step = rule::apply(before, &delivery, duration);
-        if place.is_none() {
-            self.end_earlier(&delivery);
+    /// Counts facts, each of which is new. Gives what became true of plays.
+    pub(super) async fn count<'a>(
+        tx: &mut Write,
+        facts: impl Iterator<Item = &'a Fact> + Clone,
+    ) -> Result<Vec<PlayEvent>, StoreError> {
+        let mut batch = Self::load(tx, facts.clone().filter_map(Delivery::of)).await?;
+        for fact in facts {
+            batch.add(fact);
         }
-        let gained = i64::try_from(step.gained_ms).unwrap_or(0);
-        self.add(&fact.track, hour(ts), |sums| sums.media_ms += gained);
-        for transition in &step.transitions {
-            self.transition(&step.play, *transition, delivery.ts);
-        }
-        self.listener(tx, &step.play, hour(ts)).await?;
-        let key = (step.play.track.clone(), step.play.sid.clone());
-        self.plays.entry(key).or_default().push(step.play);
-        Ok(())
+        batch.store(tx).await
     }
 
-    /// Adds to the sums of an hour and to the track's total.
-    fn add(&mut self, track: &str, hour_ms: i64, what: impl Fn(&mut Sums)) {
-        for hour_ms in [hour_ms, TOTAL] {
-            what(self.sums.entry((track.to_owned(), hour_ms)).or_default());
+    async fn load<'a>(tx: &mut Write, deliveries: impl Iterator<Item = Delivery<'a>>) -> Result<Self, StoreError> {
+        let mut sessions = HashSet::new();
+        let (mut from, mut to) = (i64::MAX, i64::MIN);
+        for delivery in deliveries {
+            (from, to) = (from.min(delivery.ts), to.max(delivery.ts));
+            sessions.insert((delivery.track.to_owned(), delivery.sid.to_owned()));
         }
+        let sessions: Vec<Session> = sessions.into_iter().collect();
+        let tracks: HashSet<&String> = sessions.iter().map(|(track, _)| track).collect();
+        let tracks: Vec<String> = tracks.into_iter().cloned().collect();
+        let mut batch = Self { durations: plays::durations(tx, &tracks).await?, ..Self::default() };
+        let (from, to) = (from.saturating_sub(GAP_MAX_MS), to.saturating_add(GAP_MAX_MS));
+        for play in plays::of_sessions(tx, &sessions, from, to).await? {
+            let session = (play.track.clone(), play.sid.clone());
+            batch.plays.entry(session).or_default().push(Open { before: Some(play.clone()), now: play });
+        }
+        Ok(batch)
     }
 
-    async fn duration(&mut self, tx: &mut Write, track: &str) -> Result<Option<u64>, StoreError> {
-        if let Some(known) = self.durations.get(track) {
-            return Ok(*known);
-        }
-        let duration = plays::duration_ms(tx, track).await?;
-        self.durations.insert(track.to_owned(), duration);
-        Ok(duration)
-    }
-
-    async fn known(&mut self, tx: &mut Write, track: &str, sid: &str) -> Result<&mut Vec<Play>, StoreError> {
-        let key = (track.to_owned(), sid.to_owned());
-        if !self.plays.contains_key(&key) {
-            let known = plays::of_listener(tx, track, sid).await?;
-            self.plays.insert(key.clone(), known);
-        }
-        Ok(self.plays.entry(key).or_default())
-    }
-
-    /// A new play of a listener: the ones before it that are over by its time have ended.
-    fn end_earlier(&mut self, delivery: &Delivery<'_>) {
-        let key = (delivery.track.to_owned(), delivery.sid.to_owned());
-        let mut ended = Vec::new();
-        for play in self.plays.entry(key).or_default() {
-            if play.ends_ms < delivery.ts
-                && let Some(transition) = rule::end(play)
-            {
-                ended.push((play.clone(), transition));
-            }
-        }
-        for (play, transition) in ended {
-            self.transition(&play, transition, play.ends_ms);
-        }
-    }
-
-    /// Counts a transition into the hour in which its play started, so that no hour has more ends than beginnings.
-    fn transition(&mut self, play: &Play, transition: Transition, ts: i64) {
-        self.add(&play.track, hour(play.started_ms), |sums| match transition {
-            Transition::Started => sums.plays += 1,
-            Transition::Qualified => sums.qualified += 1,
-            Transition::Quartile(quartile) => sums.count_quartile(quartile),
-            Transition::Ended => sums.ended += 1,
+    fn add(&mut self, fact: &Fact) {
+        let hour_ms = hour(ts(fact));
+        self.sums.entry((fact.track.clone(), hour_ms)).or_default().count_fact(fact);
+        let Some(delivery) = Delivery::of(fact) else { return };
+        let duration = self.durations.get(&fact.track).copied();
+        let gap = rule::gap_ms(duration);
+        let theirs = self.plays.entry((fact.track.clone(), fact.sid.clone())).or_default();
+        let (near, far): (Vec<Open>, Vec<Open>) =
+            std::mem::take(theirs).into_iter().partition(|open| rule::belongs(&open.now, delivery.ts, gap));
+        let mut stored: Vec<Play> = Vec::new();
+        let near = near.into_iter().map(|open| {
+            stored.extend(open.before);
+            open.now
         });
-        self.told.plays.push(PlayEvent::new(play, transition, ts));
+        let step = rule::apply(near.collect(), &delivery, duration);
+        self.told.extend(step.transitions.iter().map(|one| PlayEvent::new(&step.play, *one, delivery.ts)));
+        *theirs = far;
+        // It goes by the name of one of those that it was made of.
+        let own = stored.iter().position(|play| play.id == step.play.id).map(|n| stored.swap_remove(n));
+        theirs.push(Open { before: own, now: step.play });
+        self.gone.extend(stored);
+        self.hear(fact, hour_ms);
     }
 
-    /// Counts a listener once per hour and once in all: by `sub` where the ticket names one, else by `sid`.
-    async fn listener(&mut self, tx: &mut Write, play: &Play, hour_ms: i64) -> Result<(), StoreError> {
-        let listener = match &play.sub {
-            Some(sub) => format!("sub:{sub}"),
-            None => format!("sid:{}", play.sid),
+    /// Notes who listened, by `sub` where the ticket names one, else by `sid`, in the hour and in all; of a `sub` its session besides.
+    fn hear(&mut self, fact: &Fact, hour_ms: i64) {
+        let listeners = match &fact.sub {
+            Some(sub) => [Some(format!("sub:{sub}")), Some(format!("ses:{}", fact.sid))],
+            None => [Some(format!("sid:{}", fact.sid)), None],
         };
-        for hour_ms in [hour_ms, TOTAL] {
-            let known = !self.heard.insert((play.track.clone(), hour_ms, listener.clone()));
-            if !known && plays::first_heard(tx, &play.track, hour_ms, &listener).await? {
-                self.sums.entry((play.track.clone(), hour_ms)).or_default().listeners += 1;
+        for listener in listeners.into_iter().flatten() {
+            for (track, hour_ms) in around(&fact.track, hour_ms) {
+                self.heard.insert((track.to_owned(), hour_ms, listener.clone()));
             }
         }
-        Ok(())
     }
 
-    async fn store(self, tx: &mut Write) -> Result<Counted, StoreError> {
-        for play in self.plays.values().flatten() {
-            plays::put(tx, play).await?;
+    async fn store(mut self, tx: &mut Write) -> Result<Vec<PlayEvent>, StoreError> {
+        let mut changed = Vec::new();
+        for open in self.plays.values().flatten().filter(|open| open.before.as_ref() != Some(&open.now)) {
+            if let Some(before) = &open.before {
+                take_off(&mut self.sums, before);
+            }
+            let key = (open.now.track.clone(), hour(open.now.first_ms));
+            *self.sums.entry(key).or_default() += &Sums::of_play(&open.now);
+            changed.push(&open.now);
         }
-        for ((track, hour_ms), sums) in &self.sums {
-            plays::add(tx, track, *hour_ms, sums).await?;
+        for play in &self.gone {
+            take_off(&mut self.sums, play);
         }
+        let gone: Vec<String> = self.gone.into_iter().map(|play| play.id).collect();
+        plays::delete(tx, &gone).await?;
+        plays::put(tx, &changed).await?;
+        let mut rows = spread(&self.sums);
+        for (track, hour_ms, listener) in plays::first_heard(tx, &self.heard).await? {
+            let sums = rows.entry((track, hour_ms)).or_default();
+            sums.listeners += i64::from(!listener.starts_with("ses:"));
+            sums.sessions += i64::from(!listener.starts_with("sub:"));
+        }
+        // In the order of the keys: transactions that run at the same time elsewhere take rows in the same order.
+        let mut rows: Vec<(Key, Sums)> = rows.into_iter().filter(|(_, sums)| *sums != Sums::default()).collect();
+        rows.sort_by(|one, other| one.0.cmp(&other.0));
+        sums::add(tx, &rows).await?;
         Ok(self.told)
     }
+}
+
+fn take_off(sums: &mut HashMap<Key, Sums>, play: &Play) {
+    *sums.entry((play.track.clone(), hour(play.first_ms))).or_default() -= &Sums::of_play(play);
+}
+
+/// The rows that a track's hour is part of.
+fn around(track: &str, hour_ms: i64) -> [(&str, i64); 4] {
+    [(track, hour_ms), (track, TOTAL), (HOUSE, hour_ms), (HOUSE, TOTAL)]
+}
+
+/// Adds tracks' hours up to all the rows that they are part of.
+pub(super) fn spread(sums: &HashMap<Key, Sums>) -> HashMap<Key, Sums> {
+    let mut rows: HashMap<Key, Sums> = HashMap::new();
+    for ((track, hour_ms), sums) in sums {
+        for (track, hour_ms) in around(track, *hour_ms) {
+            *rows.entry((track.to_owned(), hour_ms)).or_default() += sums;
+        }
+    }
+    rows
+}
+
+/// Ends the plays that were over before `before`, at most `limit`; gives them as they now are.
+pub(super) async fn end_plays(tx: &mut Write, before: i64, limit: u32) -> Result<Vec<Play>, StoreError> {
+    let mut over = plays::over(tx, before, limit).await?;
+    let mut ends: HashMap<Key, Sums> = HashMap::new();
+    for play in &mut over {
+        if rule::end(play).is_some() {
+            ends.entry((play.track.clone(), hour(play.first_ms))).or_default().ended += 1;
+        }
+    }
+    plays::put(tx, &over.iter().collect::<Vec<_>>()).await?;
+    let mut rows: Vec<(Key, Sums)> = spread(&ends).into_iter().collect();
+    rows.sort_by(|one, other| one.0.cmp(&other.0));
+    sums::add(tx, &rows).await?;
+    Ok(over)
 }

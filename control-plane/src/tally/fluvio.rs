@@ -188,12 +188,12 @@ impl Partition {
             }
             let counted = match stream {
                 Stream::Facts => {
-                    let counted = count::count_facts(tx, batch, next).await?;
+                    let counted = count::count_facts(parts, tx, batch, next).await?;
                     publish::store(parts, tx, counted.plays()).await?;
                     Some(counted)
                 }
                 Stream::Denials => {
-                    count::count_denials(tx, batch, next).await?;
+                    count::count_denials(parts, tx, batch, next).await?;
                     None
                 }
             };

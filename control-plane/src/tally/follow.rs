@@ -8,7 +8,7 @@ use crate::state::Parts;
 use crate::store::{StoreError, plays};
 
 /// Records of one transaction: some hundred milliseconds of work at most, so that other writers get their turn.
-const BATCH: usize = 500;
+const BATCH: usize = 2000;
 
 /// Pause after a first failure; doubled up to the longest.
 const PAUSE: Duration = Duration::from_millis(200);

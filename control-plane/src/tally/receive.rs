@@ -29,7 +29,7 @@ pub(crate) async fn facts(parts: &Parts, batch: Received<'_>, records: &[String]
         if let Some(elsewhere) = elsewhere(tx, batch).await? {
             return Ok((elsewhere, None));
         }
-        let told = count::count_facts(tx, records, batch.next).await?;
+        let told = count::count_facts(parts, tx, records, batch.next).await?;
         publish::store(parts, tx, told.plays()).await?;
         edges::set_position(tx, batch.log, batch.next, clock::now_ms()).await?;
         Ok::<_, StoreError>((batch.next, Some(told)))
@@ -47,7 +47,7 @@ pub(crate) async fn denials(parts: &Parts, batch: Received<'_>, records: &[Strin
         if let Some(elsewhere) = elsewhere(tx, batch).await? {
             return Ok((elsewhere, false));
         }
-        count::count_denials(tx, records, batch.next).await?;
+        count::count_denials(parts, tx, records, batch.next).await?;
         edges::set_position(tx, batch.log, batch.next, clock::now_ms()).await?;
         Ok::<_, StoreError>((batch.next, true))
     })?;

@@ -9,7 +9,7 @@ use crate::database::database;
 use crate::house::{ADMIN, EDGE, House, WORKER, config};
 
 /// Method, path, scope. A route that is missing here fails the count at the end of the test below.
-const ROUTES: [(&str, &str, &str); 46] = [
+const ROUTES: [(&str, &str, &str); 48] = [
     ("POST", "/v1/tracks", "publish"),
     ("POST", "/v1/jobs/{j}/cancel", "publish"),
     ("POST", "/v1/jobs/{j}/priority", "publish"),
@@ -23,6 +23,8 @@ const ROUTES: [(&str, &str, &str); 46] = [
     ("GET", "/v1/jobs", "read"),
     ("GET", "/v1/jobs/{j}", "read"),
     ("POST", "/v1/jobs/{j}/retry", "publish"),
+    ("GET", "/v1/stats", "read"),
+    ("GET", "/v1/facts", "read"),
     ("GET", "/v1/denials", "read"),
     ("GET", "/v1/events", "read"),
     ("POST", "/v1/worker/claim", "worker"),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use segue_config::Secret;
-use segue_control_plane::{Control, ControlConfig, ControlInputs, DatabaseConfig};
+use segue_config::{Finding, Health, Secret};
+use segue_control_plane::{Control, ControlConfig, ControlInputs, DatabaseConfig, examine};
 
 use crate::bucket::Bucket;
 use crate::house::{House, config};
@@ -95,4 +95,33 @@ async fn shutdown_ends_streams_and_waits_at_once() {
     })
     .await
     .expect("a stream or a wait kept the control plane from ending");
+}
+
+#[tokio::test]
+async fn the_doctor_looks_at_the_database_and_makes_nothing_of_it() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+    let mut config = config(folder.path(), &bucket);
+    let look = async |config: &ControlConfig| {
+        let findings = examine(config).await;
+        let of = |part: &str| findings.iter().find(|finding| finding.part == part).cloned();
+        (of("database").unwrap(), of("redis"))
+    };
+    let (before, redis) = look(&config).await;
+    assert!(before.health == Health::Well && before.seen.contains("at the first start"), "{before:?}");
+    assert_eq!(redis, None);
+    if let DatabaseConfig::Sqlite(path) = &config.database {
+        assert!(!path.exists());
+    }
+    House::start(config.clone()).await.control.shutdown().await;
+    let (after, _) = look(&config).await;
+    assert!(after.health == Health::Well && after.seen.contains("migrations were made"), "{after:?}");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("mysql://segue@{closed}/segue").parse().unwrap();
+    config.database = DatabaseConfig::Mysql { url, password: Some(Secret::literal("s3cret")), connections: 2 };
+    let url = Secret::literal(format!("redis://:s3cret@{closed}"));
+    config.redis = Some(segue_control_plane::RedisConfig { url, ca: None, prefix: "segue".to_owned() });
+    let (database, redis) = look(&config).await;
+    let redis: Finding = redis.unwrap();
+    assert_eq!((database.health, redis.health), (Health::Ill, Health::Doubtful));
+    assert!(!format!("{database:?} {redis:?}").contains("s3cret"), "{database:?} {redis:?}");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
-    Control, ControlConfig, ControlInputs, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig,
+    Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
+    TicketsConfig,
     TokensConfig, UploadsConfig,
 };
 use segue_events::EventLog;
@@ -48,6 +49,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
         policies: PoliciesConfig::default(),
         http: HttpConfig::default(),
+        facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
         fluvio: None,
     }
 }

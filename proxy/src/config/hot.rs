@@ -1,4 +1,5 @@
-//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, what policies are lent.
+//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, limit classes, what
+//! policies are lent.
 //!
 //! Invariants: all of it is read by the same functions at start and at every later reading of the file, and reaches
 //! requests in the snapshot alone. What else should change without a restart joins [`Reloadable`], and
@@ -10,8 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Moment, Secret, Section, Span};
+use segue_signing::limits::LimitsConfig;
 use segue_signing::{Key, Revocation, SigningSecret};
 
+use super::limits;
 use super::policies::PolicyServices;
 
 /// A revocations file larger than this is refused: some fifty thousand entries.
@@ -26,6 +29,8 @@ pub struct Reloadable {
     pub revocations: Vec<Revocation>,
     /// Clock difference that is forgiven (`[tickets] leeway`).
     pub leeway: Duration,
+    /// Rate limits and streams (`[limits]`, `[streams]`).
+    pub limits: LimitsConfig,
     /// What policies are lent (`[policies.keys]`, `[policies.tables]`).
     pub services: PolicyServices,
     /// Files beside the configuration itself whose change means that it is to be read again.
@@ -35,7 +40,11 @@ pub struct Reloadable {
 impl Reloadable {
     /// Reads it; `leeway` is the default.
     pub(crate) fn read(root: &Section<'_>, leeway: Duration) -> Self {
-        let mut this = Self { leeway: root.section("tickets").or("leeway", Span(leeway)).0, ..Self::default() };
+        let mut this = Self {
+            leeway: root.section("tickets").or("leeway", Span(leeway)).0,
+            limits: limits::read(root),
+            ..Self::default()
+        };
         let keys = root.section("keys").free_form();
         for kid in keys.names() {
             this.keys.extend(read_key(&keys, &kid, &mut this.files));

@@ -1,47 +1,45 @@
-//! `[limits.<class>]`, `[streams.<class>]` and `[redis]`.
+//! `[limits.<class>]`, `[streams.<class>]` and `[redis]`. The rules for classes are those of `segue_signing::limits`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Secret, Section, Span};
-
-use crate::limit::{
-    FILL_MAX, Kinds, LimitConfig, LimitsConfig, OnExcess, OnOutage, Per, RedisConfig, StreamsConfig, is_name,
+use segue_signing::limits::{
+    Kinds, LIMIT_NAME_RULE, LimitConfig, LimitProblem, LimitsConfig, MAX_LIMIT_CLASSES, ONE_BY_ITSELF, OnExcess,
+    OnOutage, Per, StreamsConfig, is_limit_name,
 };
 
-/// The slowest and the fastest rate, in tokens a second: one in a day or two, and more than an edge answers.
-const RATES: std::ops::RangeInclusive<f64> = 0.000_01..=1_000_000.0;
-/// A wait for Redis that is longer is an outage.
-const MAX_WAIT: Duration = Duration::from_secs(1);
-/// Tokens that are older say nothing about the limit any more.
-const LEASE_MAX: Duration = Duration::from_secs(10);
-const KEYS: std::ops::RangeInclusive<usize> = 1_024..=16_777_216;
-const NAME: &str = "a class's name is a word of at most 32 small letters, digits, `-` and `_`";
+use crate::limit::RedisConfig;
 
-impl LimitsConfig {
-    /// Reads `[limits]` and `[streams]` of `root`; problems go to the document.
-    pub fn read(root: &Section<'_>) -> Self {
-        let mut config = Self::default();
-        let limits = root.section("limits").free_form();
-        for name in limits.names() {
-            if !is_name(&name) {
-                limits.problem(&name, NAME);
-            }
-            config.classes.insert(name.clone(), read_limit(&limits.section(&name)));
-        }
-        let streams = root.section("streams").free_form();
-        for name in streams.names() {
-            if !is_name(&name) {
-                streams.problem(&name, NAME);
-            }
-            config.streams.insert(name.clone(), read_streams(&streams.section(&name)));
-        }
-        let by_themselves: Vec<_> = config.streams.iter().filter(|(_, streams)| streams.apply).collect();
-        if let [_, (second, _), ..] = by_themselves.as_slice() {
-            streams.problem(second, "only one class of streams may apply by itself; set `apply = false` in the others");
-        }
-        config
+/// A call to Redis that may take longer is no bound.
+const TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Reads `[limits]` and `[streams]` of `root`; problems go to the document.
+pub(super) fn read(root: &Section<'_>) -> LimitsConfig {
+    let mut config = LimitsConfig::default();
+    let limits = root.section("limits").free_form();
+    for name in names(&limits) {
+        config.classes.insert(name.clone(), read_limit(&limits.section(&name)));
     }
+    let streams = root.section("streams").free_form();
+    for name in names(&streams) {
+        config.streams.insert(name.clone(), read_streams(&streams.section(&name)));
+    }
+    if let Some(second) = config.streams_by_themselves().nth(1) {
+        streams.problem(second, ONE_BY_ITSELF);
+    }
+    config
+}
+
+fn names(section: &Section<'_>) -> Vec<String> {
+    let names = section.names();
+    if names.len() > MAX_LIMIT_CLASSES {
+        section.problem("", format!("{} classes; use {MAX_LIMIT_CLASSES} at most", names.len()));
+    }
+    for name in names.iter().filter(|name| !is_limit_name(name)) {
+        section.problem(name, LIMIT_NAME_RULE);
+    }
+    names
 }
 
 impl RedisConfig {
@@ -58,7 +56,7 @@ impl RedisConfig {
         }
         let mut redis = Self::new(url);
         redis.cluster = section.or("cluster", redis.cluster);
-        redis.timeout = span(&section, "timeout", redis.timeout, Duration::from_secs(5));
+        redis.timeout = timeout(&section, redis.timeout);
         redis.edges = section.or("edges", redis.edges);
         if let Some(path) = section.get::<PathBuf>("ca") {
             match std::fs::read(&path) {
@@ -67,7 +65,7 @@ impl RedisConfig {
             }
         }
         if let Some(prefix) = section.get::<String>("prefix") {
-            if !is_name(&prefix) {
+            if !is_limit_name(&prefix) {
                 section.problem("prefix", "a word of at most 32 small letters, digits, `-` and `_`");
             }
             redis.prefix = prefix;
@@ -77,25 +75,14 @@ impl RedisConfig {
 }
 
 fn read_limit(section: &Section<'_>) -> LimitConfig {
-    let rate: f64 = section.require("rate").unwrap_or(1.0);
-    if !RATES.contains(&rate) {
-        section.problem("rate", format!("{rate} tokens a second; use {} to {}", RATES.start(), RATES.end()));
-    }
-    let burst = section.require("burst").unwrap_or(1);
-    let mut limit = LimitConfig::new(rate, burst, Per::Track);
-    if burst == 0 {
-        section.problem("burst", "a bucket that holds nothing lets nobody through; use 1 or more");
-    }
-    if f64::from(burst) / rate > FILL_MAX.as_secs_f64() {
-        section.problem("burst", "it would take more than 7 days to earn; lower it, or raise `rate`");
-    }
+    let rate: Option<f64> = section.require("rate");
+    let burst = section.require("burst");
     let per = [("track", Per::Track), ("session", Per::Session), ("address", Per::Address)];
-    limit.per = word(section, "per", &per).unwrap_or_else(|| {
-        if !section.has("per") {
-            section.problem("per", "missing; it must be \"track\", \"session\" or \"address\"");
-        }
-        limit.per
-    });
+    let per = word(section, "per", &per);
+    if !section.has("per") {
+        section.problem("per", "missing; it must be \"track\", \"session\" or \"address\"");
+    }
+    let mut limit = LimitConfig::new(rate.unwrap_or(1.0), burst.unwrap_or(1), per.unwrap_or(Per::Track));
     if let Some(words) = section.get::<Vec<String>>("apply") {
         match Kinds::parse(&words) {
             Ok(kinds) => limit.apply = kinds,
@@ -104,27 +91,32 @@ fn read_limit(section: &Section<'_>) -> LimitConfig {
     }
     limit.shadow = section.or("shadow", limit.shadow);
     limit.on_outage = on_outage(section).unwrap_or(limit.on_outage);
-    limit.max_wait = span(section, "max_wait", limit.max_wait, MAX_WAIT);
-    limit.lease = span(section, "lease", limit.lease, LEASE_MAX);
-    limit.keys = keys(section, limit.keys);
+    limit.max_wait = section.or("max_wait", Span(limit.max_wait)).0;
+    limit.lease = section.or("lease", Span(limit.lease)).0;
+    limit.keys = section.or("keys", limit.keys);
+    tell(section, limit.problems());
     limit
 }
 
 fn read_streams(section: &Section<'_>) -> StreamsConfig {
-    let max = section.require("max").unwrap_or(1);
-    if !(1..=100).contains(&max) {
-        section.problem("max", format!("{max} sessions; use 1 to 100"));
-    }
+    let max: Option<u32> = section.require("max");
     let excess = [("stop-oldest", OnExcess::StopOldest), ("refuse-newest", OnExcess::RefuseNewest)];
-    let on_excess = word(section, "on_excess", &excess).unwrap_or(OnExcess::StopOldest);
-    let mut streams = StreamsConfig::new(max, on_excess);
-    streams.grace = span(section, "grace", streams.grace, Duration::from_secs(3_600));
+    let on_excess = word(section, "on_excess", &excess).unwrap_or_default();
+    let mut streams = StreamsConfig::new(max.unwrap_or(1), on_excess);
+    streams.grace = section.or("grace", Span(streams.grace)).0;
     streams.apply = section.or("apply", streams.apply);
     streams.shadow = section.or("shadow", streams.shadow);
     streams.on_outage = on_outage(section).unwrap_or(streams.on_outage);
-    streams.max_wait = span(section, "max_wait", streams.max_wait, MAX_WAIT);
-    streams.keys = keys(section, streams.keys);
+    streams.max_wait = section.or("max_wait", Span(streams.max_wait)).0;
+    streams.keys = section.or("keys", streams.keys);
+    tell(section, streams.problems());
     streams
+}
+
+fn tell(section: &Section<'_>, problems: Vec<LimitProblem>) {
+    for LimitProblem { key, problem } in problems {
+        section.problem(key, problem);
+    }
 }
 
 fn on_outage(section: &Section<'_>) -> Option<OnOutage> {
@@ -132,20 +124,12 @@ fn on_outage(section: &Section<'_>) -> Option<OnOutage> {
     word(section, "on_outage", &outage)
 }
 
-fn span(section: &Section<'_>, key: &str, default: Duration, most: Duration) -> Duration {
-    let span = section.or(key, Span(default)).0;
-    if span.is_zero() || span > most {
-        section.problem(key, format!("{span:?} is outside of 1ms to {most:?}"));
+fn timeout(section: &Section<'_>, default: Duration) -> Duration {
+    let timeout = section.or("timeout", Span(default)).0;
+    if timeout.is_zero() || timeout > TIMEOUT_MAX {
+        section.problem("timeout", format!("{timeout:?} is outside of 1ms to {TIMEOUT_MAX:?}"));
     }
-    span
-}
-
-fn keys(section: &Section<'_>, default: usize) -> usize {
-    let keys = section.or("keys", default);
-    if !KEYS.contains(&keys) {
-        section.problem("keys", format!("{keys} is outside of {} to {}", KEYS.start(), KEYS.end()));
-    }
-    keys
+    timeout
 }
 
 /// One of a few words.
@@ -169,7 +153,7 @@ mod tests {
     fn read(text: &str) -> (LimitsConfig, String) {
         let none = |_: &str| None;
         let document = Document::parse(text, "edge.toml", &none).unwrap();
-        let config = LimitsConfig::read(&document.root());
+        let config = super::read(&document.root());
         (config, document.finish().err().map(|problems| problems.to_string()).unwrap_or_default())
     }
 

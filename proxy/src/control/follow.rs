@@ -74,6 +74,7 @@ async fn look(client: &Client, followed: &Followed, wait: Duration) -> Result<Op
     if cursor > 0 {
         request = request
             .query(&[("cursor", cursor.to_string().as_str()), ("keys", followed.keys_tag())])
+            .query(&[("limits", followed.limits_tag())])
             .query(&[("policies", followed.policies_tag())])
             .header(IF_NONE_MATCH, format!("\"{cursor}\""));
     }

@@ -40,14 +40,14 @@ pub(super) fn meet_all(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
     };
     let key = marked(&limit.key);
     let sid = match (&exchange.grant, exchange.client) {
-        (Some(grant), _) => limiter.hash(grant.sid.as_bytes()),
-        (None, Some(client)) => limiter.hash(AddressKey::of(client).bytes()),
+        (Some(grant), _) => limiter.stream_hash(grant.sid.as_bytes()),
+        (None, Some(client)) => limiter.stream_hash(AddressKey::of(client).bytes()),
         (None, None) => return Ok(()),
     };
     let iat = exchange.grant.as_ref().and_then(|grant| grant.claims.iat);
     let ticket_age = iat.map(|iat| super::ticket_age(exchange.started_s(), iat));
     meet(limiter.play(streams, &key, Asking { sid, now, ticket_age }), &mut exchange.pending)?;
-    exchange.playing = Some(Playing { streams: Arc::clone(streams), listener: limiter.hash(&key), sid });
+    exchange.playing = Some(Playing { streams: Arc::clone(streams), listener: limiter.stream_hash(&key), sid });
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! A refusal by a limit, and what a client is told of it.
 //!
-//! The fields are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` names the quota (`q`) of a
+//! The fields are those of draft-ietf-httpapi-ratelimit-headers-11: `RateLimit-Policy` names the quota (`q`) of a
 //! window (`w`, seconds) and the partition (`pk`) that it is counted by, `RateLimit` what remains (`r`) and when more is
-//! there (`t`, seconds). Both are structured fields (RFC 9651).
+//! there (`t`, seconds). What limits how many play at once has no window, and a unit (`qu`) of its own. Both are structured
+//! fields (RFC 9651).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +55,8 @@ pub struct Denied {
     pub class: Arc<str>,
     /// What its buckets hold.
     pub quota: u32,
-    /// How long an empty bucket takes to fill.
-    pub window: Duration,
+    /// How long an empty bucket takes to fill; `None` where places are counted and not requests.
+    pub window: Option<Duration>,
     /// Whose bucket it is: the first bytes of the key's hash.
     pub partition: [u8; 6],
     /// After this time the request may pass.
@@ -84,7 +85,11 @@ impl Denied {
     /// The value of `RateLimit-Policy`.
     #[must_use]
     pub fn policy(&self) -> String {
-        format!("\"{}\";q={};w={}{}", self.class, self.quota, whole_seconds(self.window), self.partition_key())
+        let measure = match self.window {
+            Some(window) => format!("w={}", whole_seconds(window)),
+            None => "qu=\"concurrent-requests\"".to_owned(),
+        };
+        format!("\"{}\";q={};{measure}{}", self.class, self.quota, self.partition_key())
     }
 
     fn partition_key(&self) -> String {
@@ -106,13 +111,15 @@ mod tests {
             word: Word::RateLimited,
             class: "tracks".into(),
             quota: 60,
-            window: Duration::from_millis(5_500),
+            window: Some(Duration::from_millis(5_500)),
             partition: [0, 1, 2, 253, 254, 255],
             retry: Duration::from_millis(2_001),
         };
         assert_eq!(denied.policy(), "\"tracks\";q=60;w=6;pk=:AAEC/f7/:");
         assert_eq!(denied.rate_limit(), "\"tracks\";r=0;t=3;pk=:AAEC/f7/:");
         assert_eq!(denied.retry_after(), 3);
-        assert_eq!(Denied { retry: Duration::ZERO, ..denied }.retry_after(), 1);
+        let places = Denied { window: None, retry: Duration::ZERO, ..denied };
+        assert_eq!(places.retry_after(), 1);
+        assert_eq!(places.policy(), "\"tracks\";q=60;qu=\"concurrent-requests\";pk=:AAEC/f7/:");
     }
 }

@@ -16,9 +16,9 @@
 
 use std::sync::Arc;
 
+use segue_signing::limits::{LimitConfig, OnOutage};
 use tokio::sync::Notify;
 
-use super::class::{LimitConfig, OnOutage};
 use super::gcra::Gcra;
 use super::streams::nanoseconds;
 use super::table::Slot;

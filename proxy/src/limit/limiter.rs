@@ -7,6 +7,7 @@
 //! [`Limiter::wait`] waits for `max_wait` at most. A change of classes is one swap, and the keys of classes that stay
 //! go on with what they have spent.
 
+mod places;
 mod report;
 
 use std::collections::hash_map::RandomState;
@@ -18,14 +19,15 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use segue_signing::limits::LimitsConfig;
 use sha2::{Digest as _, Sha256};
 
 use super::backend::Keys;
-use super::class::{Class, Classes, LimitsConfig};
+use super::class::{Class, Classes};
 use super::denied::{Denied, Word};
 use super::lease::{Ask, Leased, Taken};
 use super::redis::{Redis, RedisConfig};
-use super::streams::{Asking, Excess, Listener, Streams, nanoseconds};
+use super::streams::{Asking, Streams, nanoseconds};
 
 /// Where the limiter's clock begins, so that zero lies in the past.
 const DAWN: u64 = 3_600_000_000_000;
@@ -54,16 +56,22 @@ pub struct Limiter {
     seed: RandomState,
     /// Whether there is any class: asked for every request.
     any: AtomicBool,
-    classes: ArcSwap<Classes>,
+    classes: Arc<ArcSwap<Classes>>,
     redis: Option<Arc<Redis>>,
 }
 
 /// A check that only Redis can decide; hand it to [`Limiter::wait`].
 #[derive(Debug)]
 pub struct Pending {
-    class: Arc<Class>,
-    hash: u64,
-    key: Box<[u8]>,
+    waiting: Waiting,
+    /// From when the check was made: a request that waits for several waits for none longer than its own bound.
+    deadline: tokio::time::Instant,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Token { class: Arc<Class>, hash: u64, key: Box<[u8]> },
+    Place { streams: Arc<Streams>, hash: u64, listener: Box<[u8]>, asking: Asking },
 }
 
 /// What a check comes to.
@@ -94,6 +102,7 @@ impl Limiter {
         let limiter = Self::new(config, Some(Arc::clone(&redis)));
         let clock = limiter.clock;
         redis.tasks.spawn(Arc::clone(&redis).keep(move || clock.now()));
+        redis.tasks.spawn(places::keep(Arc::clone(&redis), Arc::clone(&limiter.classes), clock));
         Ok(Arc::new(limiter))
     }
 
@@ -102,7 +111,7 @@ impl Limiter {
             clock: Clock(Instant::now()),
             seed: RandomState::new(),
             any: AtomicBool::new(false),
-            classes: ArcSwap::default(),
+            classes: Arc::default(),
             redis,
         };
         limiter.replace(config);
@@ -128,8 +137,17 @@ impl Limiter {
         self.redis.as_ref().map_or((0, 0), |redis| (redis.counts.calls.get(), redis.counts.tokens.get()))
     }
 
-    /// Puts other classes in the place of those that are.
+    /// Calls for places of streams since the start.
+    #[must_use]
+    pub fn seated(&self) -> u64 {
+        self.redis.as_ref().map_or(0, |redis| redis.counts.seats.get())
+    }
+
+    /// Puts other classes in the place of those that are; what their keys have spent stays spent.
     pub fn replace(&self, config: &LimitsConfig) {
+        if self.classes.load().config() == config {
+            return;
+        }
         self.classes.rcu(|before| Classes::new(config, before, self.redis.is_some()));
         self.any.store(!self.classes.load().is_empty(), Ordering::Release);
     }
@@ -142,11 +160,25 @@ impl Limiter {
         }
     }
 
-    /// Waits for Redis' word, for the class's `max_wait` at most; then `on_outage` decides.
+    /// Waits for Redis' word, for the class's `max_wait` since the check at most; then `on_outage` decides.
     pub async fn wait(&self, pending: Pending) -> Verdict {
-        let Pending { class, hash, key } = pending;
+        let Pending { waiting, deadline } = pending;
+        match waiting {
+            Waiting::Token { class, hash, key } => self.wait_for_token(class, hash, key, deadline).await,
+            Waiting::Place { streams, hash, listener, asking } => {
+                self.wait_for_place(streams, hash, &listener, asking, deadline).await
+            }
+        }
+    }
+
+    async fn wait_for_token(
+        &self,
+        class: Arc<Class>,
+        hash: u64,
+        key: Box<[u8]>,
+        deadline: tokio::time::Instant,
+    ) -> Verdict {
         let Keys::Leased(table) = &*class.keys else { return Verdict::Admitted };
-        let deadline = tokio::time::Instant::now() + class.config.max_wait;
         loop {
             let now = self.now();
             let answered = table.with(hash, now, Leased::answered);
@@ -235,36 +267,14 @@ impl Limiter {
             }
         });
     }
+}
 
-    /// Whether a session of `listener` may play.
-    pub(crate) fn play(&self, streams: &Streams, listener: &[u8], asking: Asking) -> Verdict {
-        let admit = |sessions: &mut Listener| sessions.admit(&streams.config, asking);
-        let (word, wait) = match streams.listeners.with(self.hash(listener), asking.now, admit) {
-            Ok(()) => {
-                streams.counts.admitted.add(1);
-                return Verdict::Admitted;
-            }
-            Err(Excess::Full(wait)) => (Word::TooManyStreams, wait),
-            Err(Excess::Stopped(wait)) => (Word::StreamStopped, wait),
-        };
-        streams.counts.refused.add(1);
-        if streams.config.shadow {
-            return Verdict::Admitted;
+impl Drop for Limiter {
+    /// The tasks end with it, if nobody awaited their end.
+    fn drop(&mut self) {
+        if let Some(redis) = &self.redis {
+            redis.cancel();
         }
-        Verdict::Refused(Denied {
-            word,
-            class: Arc::clone(&streams.name),
-            quota: streams.config.max,
-            window: streams.config.grace,
-            partition: partition(listener),
-            retry: Duration::from_nanos(wait),
-        })
-    }
-
-    /// A session was given media.
-    pub(crate) fn played(&self, streams: &Streams, listener: u64, sid: u64, media: Duration) {
-        let now = self.now();
-        streams.listeners.known(listener, |sessions| sessions.extend(sid, now, nanoseconds(media)));
     }
 }
 
@@ -276,7 +286,10 @@ fn verdict(class: &Arc<Class>, key: &[u8], hash: u64, taken: Taken) -> Verdict {
         }
         Taken::Refused(wait) => refused(class, key, Word::RateLimited, wait),
         Taken::Unavailable => refused(class, key, Word::LimitUnavailable, UNAVAILABLE_FOR),
-        Taken::Wait => Verdict::Wait(Pending { class: Arc::clone(class), hash, key: key.into() }),
+        Taken::Wait => {
+            let waiting = Waiting::Token { class: Arc::clone(class), hash, key: key.into() };
+            Verdict::Wait(Pending { waiting, deadline: tokio::time::Instant::now() + class.config.max_wait })
+        }
     }
 }
 
@@ -289,7 +302,7 @@ fn refused(class: &Class, key: &[u8], word: Word, wait: u64) -> Verdict {
         word,
         class: Arc::clone(&class.name),
         quota: class.config.burst,
-        window: Duration::from_secs_f64(f64::from(class.config.burst) / class.config.rate),
+        window: Some(Duration::from_secs_f64(f64::from(class.config.burst) / class.config.rate)),
         partition: partition(key),
         retry: Duration::from_nanos(wait),
     })

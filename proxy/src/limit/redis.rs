@@ -24,11 +24,13 @@ use redis::{
     TlsCertificates, Value,
 };
 use segue_config::Secret;
+use segue_signing::limits::{OnExcess, StreamsConfig};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::{Ask, Granted};
+use super::streams::{AHEAD_MAX, Excess, Heard, STOPPED_FOR, Tell};
 use crate::metrics::Counter;
 pub(crate) use probe::probe;
 
@@ -37,11 +39,16 @@ const CALLS_MAX: usize = 4_096;
 /// Calls in a row that may time out before Redis is taken for away.
 const SILENT_MAX: u32 = 3;
 /// How often an edge says that it lives, and how long that counts.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 const LIVES_FOR: Duration = Duration::from_secs(5);
 /// Between attempts to come back; doubled up to the last, less a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_millis(500);
+/// Stops that edges are told of: as old as an outage may be that their next word does not mend, and as many as one
+/// answer should hold.
+const STOPS_FOR: Duration = Duration::from_secs(60);
+const STOPS_MAX: usize = 10_000;
+const NS_PER_MS: u64 = 1_000_000;
 /// Keys come back to Redis over this time.
 const RETURN_SPREAD: Duration = Duration::from_millis(500);
 
@@ -80,6 +87,9 @@ pub(crate) struct Counts {
     pub(crate) errors: Counter,
     pub(crate) crowded: Counter,
     pub(crate) outages: Counter,
+    /// Calls for places, and stops that other edges told of.
+    pub(crate) seats: Counter,
+    pub(crate) stops: Counter,
 }
 
 #[derive(Clone)]
@@ -122,6 +132,8 @@ pub(crate) struct Redis {
     lost: Notify,
     room: Semaphore,
     draw: Lua,
+    seat: Lua,
+    stops: Lua,
     count: Lua,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
@@ -175,6 +187,8 @@ impl Redis {
             lost: Notify::new(),
             room: Semaphore::new(CALLS_MAX),
             draw: Lua::new(include_str!("redis/draw.lua")),
+            seat: Lua::new(include_str!("redis/seat.lua")),
+            stops: Lua::new(include_str!("redis/stops.lua")),
             count: Lua::new(include_str!("redis/edges.lua")),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -201,6 +215,11 @@ impl Redis {
             }
         }
         Some(self.edges())
+    }
+
+    /// When it came back, on the limiter's clock; 0: it was never away.
+    pub(crate) fn back_since(&self) -> u64 {
+        self.back_since.load(Ordering::Relaxed)
     }
 
     /// Edges that live, as last heard.
@@ -235,9 +254,19 @@ impl Redis {
         .await;
     }
 
+    /// Tells every task to end.
+    pub(crate) fn cancel(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns when every task is to end.
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Ends every task.
     pub(crate) async fn stop(&self) {
-        self.stop.cancel();
+        self.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -307,6 +336,81 @@ impl Redis {
                 None
             }
         }
+    }
+
+    /// Tells of a session, and asks for its place. `None`: it came to nothing.
+    pub(crate) async fn seat(&self, listener: &str, config: &StreamsConfig, tell: Tell) -> Option<Heard> {
+        let Ok(_room) = self.room.try_acquire() else {
+            self.counts.crowded.add(1);
+            return None;
+        };
+        self.counts.seats.add(1);
+        let ms = |ns: u64| ns.div_ceil(NS_PER_MS).to_string();
+        let word = |yes: bool| u8::from(yes).to_string();
+        let args = [
+            format!("{:016x}", tell.sid),
+            config.max.to_string(),
+            config.grace.as_millis().to_string(),
+            word(config.on_excess == OnExcess::StopOldest),
+            tell.ticket_age.map_or_else(|| "-1".to_owned(), ms),
+            word(tell.is_held),
+            ms(tell.began_ago),
+            ms(tell.ahead),
+            ms(tell.media),
+            ms(tell.media_ago),
+            AHEAD_MAX.as_millis().to_string(),
+            STOPPED_FOR.as_millis().to_string(),
+        ];
+        let args = args.each_ref().map(String::as_str);
+        let heard: Result<(u8, u64, u64, String), _> = self.run(&self.seat, listener, &args).await;
+        match heard {
+            Ok((state, time, began_ago, stopped)) => {
+                self.silent.store(0, Ordering::Relaxed);
+                let time = time.saturating_mul(NS_PER_MS);
+                let place = match state {
+                    0 => Ok((time, began_ago.saturating_mul(NS_PER_MS))),
+                    1 => Err(Excess::Full(time)),
+                    _ => Err(Excess::Stopped(time)),
+                };
+                Some(Heard { place, stopped: u64::from_str_radix(&stopped, 16).ok() })
+            }
+            Err(error) => {
+                self.note(&error);
+                None
+            }
+        }
+    }
+
+    /// Lets the other edges know of a session that was stopped. Where that fails they hear of it with their next word.
+    pub(crate) async fn note_stop(&self, stop: &str) {
+        if let Err(error) = self.exchange_stops(u64::MAX, stop).await {
+            self.note(&error);
+        }
+    }
+
+    /// Sessions that were stopped since `since`, with when; and now (milliseconds of Redis' clock). `None`: it came to
+    /// nothing.
+    pub(crate) async fn stops(&self, since: u64) -> Option<(u64, Vec<(String, u64)>)> {
+        match self.exchange_stops(since, "").await {
+            Ok((now, flat)) => {
+                self.counts.stops.add(flat.len() as u64 / 2);
+                let pairs = flat.chunks_exact(2).filter_map(|pair| match pair {
+                    [stop, at] => Some((stop.clone(), at.parse().ok()?)),
+                    _ => None,
+                });
+                Some((now, pairs.collect()))
+            }
+            Err(error) => {
+                self.note(&error);
+                None
+            }
+        }
+    }
+
+    async fn exchange_stops(&self, since: u64, stop: &str) -> Result<(u64, Vec<String>), RedisError> {
+        let key = format!("{}:stops", self.prefix);
+        let since = if since == u64::MAX { "+inf".to_owned() } else { since.to_string() };
+        self.run(&self.stops, &key, &[&since, &STOPS_FOR.as_millis().to_string(), &STOPS_MAX.to_string(), stop]).await
     }
 
     /// A script by its hash; by its text where Redis does not know it, which lets it know.

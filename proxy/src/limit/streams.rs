@@ -2,17 +2,25 @@
 //!
 //! Purpose: a session holds a place for as long as the media that it was given lasts, since players buffer ahead: each
 //! segment moves the end of what is buffered to `max(end, now) + media_ms`, and the place is free `grace` after that.
+//! Here is what one process knows and decides by itself; `streams/shared.rs` is what it does where Redis keeps the places.
 //!
-//! Invariants: a listener's sessions are bounded (those that play, and as many that were stopped); what a session may
-//! buffer ahead of the clock is bounded by [`AHEAD_MAX`], so that a listener who leaps through a catalogue is not
-//! locked out for its length. A stopped session comes back with a ticket that was issued after it was stopped, or
-//! when [`STOPPED_FOR`] is over.
+//! Invariants: a listener's sessions are bounded (those that play, as many that were stopped, and the few that ask);
+//! what a session may buffer ahead of the clock is bounded by [`AHEAD_MAX`], so that a listener who leaps through a
+//! catalogue is not locked out for its length. A stopped session comes back with a ticket that was issued after it was
+//! stopped, or when [`STOPPED_FOR`] is over.
+
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::class::{Counts, OnExcess, StreamsConfig};
+use segue_signing::limits::{OnExcess, StreamsConfig};
+use tokio::sync::Notify;
+
+use super::class::Counts;
 use super::table::{Slot, Table};
+use shared::Told;
+pub(crate) use shared::{Heard, Place, StillAsking, Tell, tell_after};
 
 /// How far ahead of the clock a session's media counts: more than players hold of a song or two.
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(600);
@@ -48,13 +56,25 @@ pub(crate) enum Excess {
     Stopped(u64),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It holds a place; `until` is when its media ends.
+    Playing,
+    /// It gave way; `until` is when that was.
+    Stopped,
+    /// Redis says that there is no place; `until` is when one becomes free.
+    Refused,
+    /// Redis was asked for a place.
+    Asking,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Session {
     sid: u64,
+    state: State,
     began: u64,
-    /// When its media ends; for a stopped one, when it was stopped.
     until: u64,
-    stopped: bool,
+    told: Told,
 }
 
 /// The sessions of one listener.
@@ -63,6 +83,9 @@ pub(crate) struct Listener {
     sessions: Vec<Session>,
     /// The last grace that was asked with.
     grace: u64,
+    /// Its name in Redis, once that was asked.
+    name: Option<Arc<str>>,
+    answered: Option<Arc<Notify>>,
 }
 
 impl Slot for Listener {
@@ -72,8 +95,25 @@ impl Slot for Listener {
 }
 
 impl Session {
+    fn new(sid: u64, state: State, now: u64) -> Self {
+        Self { sid, state, began: now, until: now, told: Told::default() }
+    }
+
     fn over(&self, grace: u64) -> u64 {
-        self.until.saturating_add(if self.stopped { nanoseconds(STOPPED_FOR) } else { grace })
+        match self.state {
+            State::Playing => self.until.saturating_add(grace),
+            State::Stopped => self.until.saturating_add(nanoseconds(STOPPED_FOR)),
+            State::Refused | State::Asking => self.told.over(self.until),
+        }
+    }
+
+    fn plays(&self) -> bool {
+        self.state == State::Playing
+    }
+
+    /// Whether a ticket of this age is no newer than what stopped the session.
+    fn is_stopped_for(&self, ticket_age: Option<u64>, now: u64) -> bool {
+        self.state == State::Stopped && ticket_age.is_none_or(|age| age >= now.saturating_sub(self.until))
     }
 }
 
@@ -93,40 +133,55 @@ impl Listener {
     /// Whether the session may play; it holds a place then.
     pub(crate) fn admit(&mut self, config: &StreamsConfig, asking: Asking) -> Result<(), Excess> {
         let Asking { sid, now, ticket_age } = asking;
-        self.grace = nanoseconds(config.grace);
+        self.tidy(config, now);
         let grace = self.grace;
-        self.sessions.retain(|session| session.over(grace) > now);
         if let Some(place) = self.sessions.iter().position(|session| session.sid == sid) {
             let Some(session) = self.sessions.get(place).copied() else { return Ok(()) };
-            if !session.stopped {
+            if session.plays() {
                 return Ok(());
             }
-            if ticket_age.is_none_or(|age| age >= now.saturating_sub(session.until)) {
+            if session.is_stopped_for(ticket_age, now) {
                 return Err(Excess::Stopped(session.over(grace) - now));
             }
             self.sessions.swap_remove(place);
         }
-        let playing = self.sessions.iter().filter(|session| !session.stopped);
+        let playing = self.sessions.iter().filter(|session| session.plays());
         if playing.clone().count() >= usize::try_from(config.max).unwrap_or(usize::MAX) {
             match config.on_excess {
                 OnExcess::RefuseNewest => {
                     let first = playing.map(|session| session.over(grace)).min().unwrap_or(now);
                     return Err(Excess::Full(first - now));
                 }
-                OnExcess::StopOldest => self.stop_oldest(config, now),
+                OnExcess::StopOldest => {
+                    if let Some(oldest) = playing.min_by_key(|session| session.began) {
+                        let oldest = oldest.sid;
+                        self.stop(config, oldest, now);
+                    }
+                }
             }
         }
-        self.sessions.push(Session { sid, began: now, until: now, stopped: false });
+        self.sessions.push(Session::new(sid, State::Playing, now));
         Ok(())
     }
 
-    fn stop_oldest(&mut self, config: &StreamsConfig, now: u64) {
-        let playing = self.sessions.iter_mut().filter(|session| !session.stopped);
-        if let Some(oldest) = playing.min_by_key(|session| session.began) {
-            (oldest.stopped, oldest.until) = (true, now);
+    /// Forgets what is over.
+    fn tidy(&mut self, config: &StreamsConfig, now: u64) {
+        let grace = nanoseconds(config.grace);
+        self.grace = grace;
+        self.sessions.retain(|session| session.over(grace) > now);
+    }
+
+    fn find(&mut self, sid: u64) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.sid == sid)
+    }
+
+    /// The session gave way at `at`.
+    pub(crate) fn stop(&mut self, config: &StreamsConfig, sid: u64, at: u64) {
+        if let Some(session) = self.find(sid) {
+            (session.state, session.until) = (State::Stopped, at);
         }
         // As many stopped ones as may play; the one that was stopped first is forgotten.
-        let stopped = self.sessions.iter().enumerate().filter(|(_, session)| session.stopped);
+        let stopped = self.sessions.iter().enumerate().filter(|(_, session)| session.state == State::Stopped);
         if stopped.clone().count() > usize::try_from(config.max).unwrap_or(usize::MAX)
             && let Some((place, _)) = stopped.min_by_key(|(_, session)| session.until)
         {
@@ -134,18 +189,19 @@ impl Listener {
         }
     }
 
-    /// The session was given `media` nanoseconds of media.
-    pub(crate) fn extend(&mut self, sid: u64, now: u64, media: u64) {
-        if let Some(session) = self.sessions.iter_mut().find(|session| session.sid == sid && !session.stopped) {
-            let end = session.until.max(now).saturating_add(media);
-            session.until = end.min(now.saturating_add(nanoseconds(AHEAD_MAX)));
-        }
+    /// The session was given `media` nanoseconds of media. Whether Redis, where it keeps the places, is to be told of it
+    /// in a while: nobody is under way to do so.
+    pub(crate) fn extend(&mut self, sid: u64, now: u64, media: u64) -> bool {
+        let Some(session) = self.find(sid).filter(|session| session.plays()) else { return false };
+        let end = session.until.max(now).saturating_add(media);
+        session.until = end.min(now.saturating_add(nanoseconds(AHEAD_MAX)));
+        session.told.owe(now, media)
     }
 
     /// Sessions that play at `now`.
     #[cfg(test)]
     fn playing(&self, now: u64) -> usize {
-        self.sessions.iter().filter(|session| !session.stopped && session.over(self.grace) > now).count()
+        self.sessions.iter().filter(|session| session.plays() && session.over(self.grace) > now).count()
     }
 }
 
@@ -155,66 +211,4 @@ pub(crate) fn nanoseconds(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const S: u64 = 1_000_000_000;
-
-    fn config(max: u32, on_excess: OnExcess) -> StreamsConfig {
-        StreamsConfig { grace: Duration::from_secs(10), ..StreamsConfig::new(max, on_excess) }
-    }
-
-    fn at(sid: u64, now: u64) -> Asking {
-        Asking { sid, now: now * S, ticket_age: None }
-    }
-
-    #[test]
-    fn a_place_lasts_as_long_as_what_was_buffered() {
-        let config = config(1, OnExcess::RefuseNewest);
-        let mut listener = Listener::default();
-        assert_eq!(listener.admit(&config, at(1, 100)), Ok(()));
-        for _ in 0..5 {
-            listener.extend(1, 100 * S, 6 * S);
-        }
-        assert_eq!(listener.admit(&config, at(2, 101)), Err(Excess::Full(39 * S)), "30 s of media and 10 of grace");
-        assert_eq!(listener.admit(&config, at(2, 139)), Err(Excess::Full(S)));
-        assert_eq!(listener.admit(&config, at(2, 140)), Ok(()));
-        assert_eq!(listener.playing(140 * S), 1);
-    }
-
-    #[test]
-    fn what_is_buffered_counts_up_to_a_bound() {
-        let config = config(1, OnExcess::RefuseNewest);
-        let mut listener = Listener::default();
-        assert_eq!(listener.admit(&config, at(1, 1)), Ok(()));
-        listener.extend(1, S, 90_000 * S);
-        assert_eq!(listener.admit(&config, at(2, 1)), Err(Excess::Full(610 * S)));
-    }
-
-    #[test]
-    fn the_newest_stops_the_oldest_which_comes_back_with_a_new_ticket() {
-        let config = config(2, OnExcess::StopOldest);
-        let mut listener = Listener::default();
-        for sid in 1..=3 {
-            assert_eq!(listener.admit(&config, at(sid, 10 * sid)), Ok(()));
-            listener.extend(sid, 10 * sid * S, 60 * S);
-        }
-        assert_eq!(listener.admit(&config, at(1, 31)), Err(Excess::Stopped(599 * S)));
-        assert_eq!(listener.admit(&config, at(2, 31)), Ok(()), "who plays goes on");
-        let renewed = Asking { ticket_age: Some(S), ..at(1, 40) };
-        assert_eq!(listener.admit(&config, renewed), Ok(()));
-        assert!(matches!(listener.admit(&config, at(2, 41)), Err(Excess::Stopped(_))), "now the second is the oldest");
-        assert_eq!(listener.playing(41 * S), 2);
-        assert_eq!(listener.admit(&config, at(2, 700)), Ok(()), "what was stopped long ago is forgotten");
-    }
-
-    #[test]
-    fn a_crowd_of_sessions_stays_small_in_memory() {
-        let config = config(3, OnExcess::StopOldest);
-        let mut listener = Listener::default();
-        for sid in 0..1_000 {
-            assert_eq!(listener.admit(&config, at(sid, 1 + sid / 100)), Ok(()));
-        }
-        assert!(listener.sessions.len() <= 6, "{} sessions are held", listener.sessions.len());
-    }
-}
+mod tests;

@@ -66,6 +66,18 @@ impl<S: Slot> Table<S> {
         slots.iter_mut().find(|(known, _)| *known == hash).map(|(_, slot)| act(slot))
     }
 
+    /// How many buckets there are, for [`Table::bucket`].
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Runs `act` on every state of one bucket, with its hash.
+    pub(crate) fn bucket(&self, number: usize, mut act: impl FnMut(u64, &mut S)) {
+        if let Some(bucket) = self.buckets.get(number) {
+            bucket.lock().iter_mut().for_each(|(hash, slot)| act(*hash, slot));
+        }
+    }
+
     /// Keys that are busy at `now`.
     pub(crate) fn busy(&self, now: u64) -> usize {
         let busy =

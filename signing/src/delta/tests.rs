@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::limits::{LimitConfig, Per};
 
 fn key(kid: &str) -> KeyDoc {
     let secret = "0123456789abcdef0123456789abcdef".to_owned();
@@ -84,4 +85,18 @@ fn policies_travel_when_their_tag_changed() {
     assert_eq!(held.apply(other.clone(), 0), Err(DeltaError::PoliciesMissing));
     let none = SnapshotDelta { policies: Some(Vec::new()), ..other };
     assert!(held.apply(none, 0).unwrap().document().policies.is_empty());
+}
+
+#[test]
+fn limit_classes_travel_when_their_tag_changed() {
+    let class = LimitConfig::new(10.0, 60, Per::Track);
+    let limits = LimitsConfig { classes: BTreeMap::from([("tracks".to_owned(), class)]), ..LimitsConfig::default() };
+    let whole = || SnapshotDelta { limits_tag: "l1".to_owned(), ..whole() };
+    let held = Followed::default().apply(SnapshotDelta { limits: Some(limits.clone()), ..whole() }, 0).unwrap();
+    let part = SnapshotDelta { revision: 11, partial: true, ..whole() };
+    assert_eq!(held.apply(part.clone(), 0).unwrap().document().limits, limits);
+    let other = SnapshotDelta { limits_tag: "l2".to_owned(), ..part };
+    assert_eq!(held.apply(other.clone(), 0), Err(DeltaError::LimitsMissing));
+    let none = SnapshotDelta { limits: Some(LimitsConfig::default()), ..other };
+    assert!(held.apply(none, 0).unwrap().document().limits.is_empty());
 }

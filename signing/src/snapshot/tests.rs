@@ -11,6 +11,7 @@ fn doc() -> SnapshotDoc {
         purges: BTreeMap::from([("aaaabbbbcccc".into(), 1_800_000_000_123)]),
         revocations: vec![Revocation { sid: Some("s-2".into()), until: NOW + 60, ..Revocation::default() }],
         policies: Vec::new(),
+        limits: LimitsConfig::default(),
     }
 }
 

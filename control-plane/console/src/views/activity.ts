@@ -3,7 +3,7 @@
 import { nameOf, trackHref, type App } from '../app';
 import { h, KeyedList, setAttr, setText, show } from '../dom';
 import { ago, count, plural, reasonWords } from '../format';
-import type { LivePlay } from '../plays';
+import type { LivePlay, Refusals } from '../plays';
 
 const SHOWN_PLAYS = 12;
 const QUARTERS = [25, 50, 75, 100];
@@ -12,6 +12,8 @@ export class ActivityView {
   readonly element: HTMLElement;
   private readonly now = h('span', { class: 'figure', 'data-testid': 'plays-now' }, '0');
   private readonly nowLabel = h('span', { class: 'figure-label' }, 'playing now');
+  private readonly listening = h('span', { class: 'figure', 'data-testid': 'listeners-now' }, '0');
+  private readonly listeningLabel = h('span', { class: 'figure-label' }, 'listeners now');
   private readonly total = h('span', { class: 'figure', 'data-testid': 'plays-total' }, '0');
   private readonly totalLabel = h('span', { class: 'figure-label' }, 'plays counted');
   private readonly list = h('ul', { class: 'plays', 'data-testid': 'live-plays' });
@@ -21,14 +23,16 @@ export class ActivityView {
     'Plays show up here as they begin. Press play on a track, or open its playback link in any player.',
   );
   private readonly denials = h('ul', { class: 'denials', 'data-testid': 'denials' });
-  private readonly noDenials = h('p', { class: 'hint' }, 'None since this page was opened.');
+  private readonly noDenials = h('p', { class: 'hint' }, 'None in the last 24 hours.');
   private readonly denied = h('span', { class: 'badge' });
+  /** What the bars are parts of. */
+  private readonly refused = { total: 0 };
   private readonly rows: KeyedList<LivePlay>;
-  private readonly reasons: KeyedList<{ reason: string; count: number; last: number }>;
+  private readonly reasons: KeyedList<Refusals>;
 
   constructor(private readonly app: App) {
     this.rows = new KeyedList(this.list, (play) => play.play, () => new PlayRow(app));
-    this.reasons = new KeyedList(this.denials, (one) => one.reason, () => new ReasonRow(app));
+    this.reasons = new KeyedList(this.denials, (one) => one.reason, () => new ReasonRow(this.refused));
     this.element = h(
       'aside',
       { class: 'activity', 'aria-label': 'Activity' },
@@ -39,7 +43,8 @@ export class ActivityView {
         h(
           'div',
           { class: 'figures' },
-          h('p', {}, this.now, this.nowLabel),
+          h('p', { title: 'Plays whose listener still has something to hear.' }, this.now, this.nowLabel),
+          h('p', {}, this.listening, this.listeningLabel),
           h('p', { 'aria-live': 'polite' }, this.total, this.totalLabel),
         ),
         this.noPlays,
@@ -48,7 +53,7 @@ export class ActivityView {
       h(
         'section',
         { class: 'panel' },
-        h('h2', {}, 'Refused requests', this.denied),
+        h('h2', {}, 'Refused in 24 hours', this.denied),
         this.noDenials,
         this.denials,
       ),
@@ -62,7 +67,11 @@ export class ActivityView {
   render(): void {
     const at = Date.now();
     const { plays, denials, library } = this.app;
-    const active = plays.active(at).length;
+    // The server knows of plays that began before this page was opened; what has just begun, this page knows first.
+    const active = this.app.house.day?.now.plays ?? plays.active(at).length;
+    const listening = this.app.house.day?.now.listeners ?? active;
+    setText(this.listening, count(listening));
+    setText(this.listeningLabel, listening === 1 ? 'listener now' : 'listeners now');
     const counted = library.all().reduce((sum, track) => sum + track.qualified, 0);
     setText(this.now, count(active));
     setText(this.total, count(counted));
@@ -71,12 +80,14 @@ export class ActivityView {
     this.rows.render(shown);
     show(this.list, shown.length > 0);
     show(this.noPlays, shown.length === 0);
-    const reasons = denials.list();
+    const reasons = denials.since(this.app.house.day?.denials.by_reason ?? {});
+    const refused = reasons.reduce((sum, one) => sum + one.count, 0);
+    this.refused.total = refused;
     this.reasons.render(reasons);
     show(this.denials, reasons.length > 0);
     show(this.noDenials, reasons.length === 0);
-    show(this.denied, denials.total > 0);
-    setText(this.denied, count(denials.total));
+    show(this.denied, refused > 0);
+    setText(this.denied, count(refused));
   }
 }
 
@@ -116,16 +127,17 @@ class ReasonRow {
   private readonly last = h('span', { class: 'play-state' });
   private readonly bar = h('div', { class: 'bar refused' }, h('i'));
 
-  constructor(private readonly app: App) {
+  constructor(private readonly all: { total: number }) {
     this.element = h('li', { class: 'denial' }, h('div', { class: 'play-line' }, this.reason, this.count), this.bar, this.last);
   }
 
-  update(one: { reason: string; count: number; last: number }): void {
+  update(one: Refusals): void {
     const words = reasonWords(one.reason);
     setText(this.reason, words.charAt(0).toUpperCase() + words.slice(1));
     setText(this.count, count(one.count));
     setAttr(this.count, 'aria-label', plural(one.count, 'request'));
-    setText(this.last, `Last ${ago(one.last, Date.now())}`);
-    this.bar.style.setProperty('--share', String(one.count / Math.max(1, this.app.denials.total)));
+    show(this.last, one.last !== null);
+    if (one.last !== null) setText(this.last, `Last ${ago(one.last, Date.now())}`);
+    this.bar.style.setProperty('--share', String(one.count / Math.max(1, this.all.total)));
   }
 }

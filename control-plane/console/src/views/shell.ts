@@ -10,8 +10,9 @@ import { PlayerView } from './player';
 import { PoliciesView } from './policies';
 import { PolicyView } from './policy';
 import { TrackView } from './track';
+import { TrafficView } from './traffic';
 
-type Tab = 'library' | 'activity' | 'policies';
+type Tab = 'library' | 'activity' | 'traffic' | 'policies';
 
 export class Shell {
   readonly element: HTMLElement;
@@ -19,6 +20,7 @@ export class Shell {
   readonly activity: ActivityView;
   readonly player: PlayerView;
   track: TrackView | null = null;
+  traffic: TrafficView | null = null;
   /** The list of policies or one of them, where that is what the column shows. */
   private policies: PoliciesView | PolicyView | null = null;
   private readonly live = h('p', { class: 'live', role: 'status', 'data-testid': 'live' });
@@ -41,7 +43,12 @@ export class Shell {
     this.player = new PlayerView(app);
     const tab = (name: Tab, label: string) =>
       h('button', { type: 'button', class: `tab to-${name}`, 'data-testid': `tab-${name}`, onclick: () => this.select(name) }, label);
-    this.tabs = { library: tab('library', 'Library'), activity: tab('activity', 'Activity'), policies: tab('policies', 'Policies') };
+    this.tabs = {
+      library: tab('library', 'Library'),
+      activity: tab('activity', 'Activity'),
+      traffic: tab('traffic', 'Traffic'),
+      policies: tab('policies', 'Policies'),
+    };
     this.column.append(this.library.element);
     this.element = h(
       'div',
@@ -50,7 +57,7 @@ export class Shell {
         'header',
         { class: 'top' },
         h('a', { class: 'brand', href: '#/', 'aria-label': 'Segue, to the library' }, mark(), 'Segue'),
-        h('nav', { class: 'tabs', 'aria-label': 'Views' }, this.tabs.library, this.tabs.activity, this.tabs.policies),
+        h('nav', { class: 'tabs', 'aria-label': 'Views' }, this.tabs.library, this.tabs.traffic, this.tabs.policies, this.tabs.activity),
         this.live,
         h(
           'button',
@@ -73,7 +80,7 @@ export class Shell {
 
   render(): void {
     if (this.track) this.track.render();
-    else if (!this.policies) this.library.render();
+    else if (!this.traffic && !this.policies) this.library.render();
     this.activity.render();
     this.player.render();
   }
@@ -104,16 +111,19 @@ export class Shell {
   private select(name: Tab): void {
     this.mark(name);
     if (name === 'library' && location.hash !== '' && location.hash !== '#/') location.hash = '#/';
-    if (name === 'policies') {
-      if (location.hash === '#/policies') this.route();
-      else location.hash = '#/policies';
+    if (name === 'traffic' || name === 'policies') {
+      const place = `#/${name}`;
+      if (location.hash === place) this.route();
+      else location.hash = place;
     }
   }
 
   private route(): void {
-    const [, place, id] = /^#\/(track|policies)(?:\/([^/]+))?$/.exec(location.hash) ?? [];
+    const [, place, id] = /^#\/(track|traffic|policies)(?:\/([^/]+))?$/.exec(location.hash) ?? [];
     this.track?.close();
     this.track = null;
+    this.traffic?.close();
+    this.traffic = null;
     this.policies?.close();
     this.policies = null;
     if (place === 'track' && id) {
@@ -122,6 +132,11 @@ export class Shell {
       this.column.replaceChildren(this.track.element);
       this.track.render();
       this.track.focus();
+    } else if (place === 'traffic') {
+      this.traffic = new TrafficView(this.app);
+      this.mark('traffic');
+      this.column.replaceChildren(this.traffic.element);
+      this.traffic.focus();
     } else if (place === 'policies') {
       this.policies = id ? new PolicyView(this.app, decodeURIComponent(id)) : new PoliciesView(this.app);
       this.mark('policies');

@@ -3,7 +3,7 @@
 import { words } from '../api';
 import { copyPlaybackUrl, isPlaying, nameOf, playTrack, purge, remove, type App } from '../app';
 import { h, setAttr, setText, show } from '../dom';
-import { bitrate, bytes, clock, count, decibel, span } from '../format';
+import { bitrate, bytes, clock, count, decibel, percent, span } from '../format';
 import { icon, setIcon, type IconName } from '../icons';
 import type { PlayEvent, Stats, Track } from '../model';
 import { Artwork } from './artwork';
@@ -22,7 +22,7 @@ export class TrackView {
   private readonly playLabel = h('span', {}, 'Play');
   private readonly playButton: HTMLButtonElement;
   private readonly buttons: HTMLElement;
-  private readonly figures: Record<'qualified' | 'plays' | 'listeners' | 'seconds' | 'bytes', HTMLElement>;
+  private readonly figures: Record<'qualified' | 'plays' | 'listeners' | 'now' | 'seconds' | 'bytes' | 'cache', HTMLElement>;
   private readonly completion = new Completion();
   private readonly hourly = new Hourly();
   private readonly problem = h('p', { class: 'row-failure', role: 'alert' });
@@ -56,7 +56,7 @@ export class TrackView {
       button('purge', 'Purge', 'detail-purge', (t) => void purge(app, t)),
     );
     const figure = () => h('dd', { class: 'figure' }, '–');
-    this.figures = { qualified: figure(), plays: figure(), listeners: figure(), seconds: figure(), bytes: figure() };
+    this.figures = { qualified: figure(), plays: figure(), listeners: figure(), now: figure(), seconds: figure(), bytes: figure(), cache: figure() };
     for (const [name, element] of Object.entries(this.figures)) element.dataset['testid'] = `stat-${name}`;
     const tile = (label: string, value: HTMLElement, title = '') =>
       h('div', { class: 'tile', ...(title ? { title } : {}) }, h('dt', {}, label), value);
@@ -65,12 +65,14 @@ export class TrackView {
       { class: 'measured' },
       h(
         'dl',
-        { class: 'tiles' },
+        { class: 'tiles seven' },
         tile('Plays', this.figures.qualified, COUNTED),
         tile('Started', this.figures.plays, 'Every listening that began, counted or not.'),
         tile('Listeners', this.figures.listeners),
+        tile('Playing now', this.figures.now, 'Plays whose listener still has something to hear.'),
         tile('Time heard', this.figures.seconds),
         tile('Delivered', this.figures.bytes),
+        tile('From the cache', this.figures.cache, 'Share of answers for which the origin was not asked.'),
       ),
       h(
         'div',
@@ -118,6 +120,7 @@ export class TrackView {
     this.closed = true;
     if (this.due !== null) clearTimeout(this.due);
     this.hourly.destroy();
+    this.completion.destroy();
   }
 
   onPlay(event: PlayEvent): void {
@@ -195,6 +198,8 @@ export class TrackView {
     setText(this.figures.listeners, count(stats.listeners));
     setText(this.figures.seconds, span(stats.seconds));
     setText(this.figures.bytes, bytes(stats.bytes));
+    setText(this.figures.now, count(stats.now.plays));
+    setText(this.figures.cache, stats.cache.ratio === null ? '–' : percent(stats.cache.ratio));
     this.completion.update(stats);
     this.hourly.update(stats);
   }

@@ -42,17 +42,22 @@ fn fact(n: u64) -> Fact {
 struct Listening {
     plays: Vec<Play>,
     told: Vec<Transition>,
-    gained_ms: u64,
 }
 
 impl Listening {
     fn hear(&mut self, fact: &Fact, duration: Option<u64>) {
         let Some(delivery) = Delivery::of(fact) else { return };
-        let before = belongs(&self.plays, delivery.ts, gap_ms(duration)).map(|n| self.plays.remove(n));
-        let step = apply(before, &delivery, duration);
+        let (near, far) =
+            std::mem::take(&mut self.plays).into_iter().partition(|play| belongs(play, delivery.ts, gap_ms(duration)));
+        let step = apply(near, &delivery, duration);
         self.told.extend(step.transitions);
-        self.gained_ms += step.gained_ms;
+        self.plays = far;
         self.plays.push(step.play);
+    }
+
+    /// Distinct media of all plays.
+    fn heard_ms(&self) -> u64 {
+        self.plays.iter().map(|play| play.covered.total()).sum()
     }
 
     fn all(facts: &[Fact], duration: Option<u64>) -> Self {
@@ -77,7 +82,7 @@ fn thirty_seconds_qualify_and_not_one_segment_less() {
     assert_eq!((four.count(Transition::Started), four.count(Transition::Qualified)), (1, 0));
     let five = Listening::all(&facts, MINUTE);
     assert_eq!((five.count(Transition::Started), five.count(Transition::Qualified)), (1, 1));
-    assert_eq!(five.gained_ms, 30_000);
+    assert_eq!(five.heard_ms(), 30_000);
 }
 
 #[test]
@@ -88,21 +93,21 @@ fn half_qualifies_where_a_track_is_shorter() {
     let two = Listening::all(&[fact(0), fact(1)], track);
     assert_eq!(two.count(Transition::Qualified), 1, "12 s of 20 s");
     let short = Listening::all(&[fact(0)], Some(1500));
-    assert_eq!((short.count(Transition::Qualified), short.gained_ms), (1, 1500), "no more than there is");
+    assert_eq!((short.count(Transition::Qualified), short.heard_ms()), (1, 1500), "no more than there is");
 }
 
 #[test]
 fn a_segment_again_and_again_is_heard_once() {
     let facts: Vec<Fact> = (0..20).map(|n| Fact { id: format!("e-1-{n}"), ..fact(0) }).collect();
     let listening = Listening::all(&facts, MINUTE);
-    assert_eq!((listening.gained_ms, listening.count(Transition::Qualified), listening.plays.len()), (SEGMENT, 0, 1));
+    assert_eq!((listening.heard_ms(), listening.count(Transition::Qualified), listening.plays.len()), (SEGMENT, 0, 1));
 }
 
 #[test]
 fn renditions_cover_the_same_media() {
     let mut facts = vec![fact(0), fact(1)];
     facts.extend([0, 1].map(|n| Fact { id: format!("e-2-{n}"), file: format!("v/a256/seg-{n:05}.m4s"), ..fact(n) }));
-    assert_eq!(Listening::all(&facts, MINUTE).gained_ms, 2 * SEGMENT);
+    assert_eq!(Listening::all(&facts, MINUTE).heard_ms(), 2 * SEGMENT);
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn seeking_back_and_forth_is_one_play() {
         order.iter().enumerate().map(|(at, &n)| Fact { ts: T0 + at as u64 * 1000, ..fact(n) }).collect();
     let listening = Listening::all(&facts, MINUTE);
     assert_eq!((listening.plays.len(), listening.count(Transition::Qualified)), (1, 1));
-    assert_eq!(listening.gained_ms, 7 * SEGMENT);
+    assert_eq!(listening.heard_ms(), 7 * SEGMENT);
 }
 
 #[test]
@@ -126,7 +131,7 @@ fn every_order_of_arrival_comes_to_the_same_play() {
         let other = Listening::all(&turned, MINUTE);
         let same = |play: &Play| (play.first_ms, play.last_ms, play.covered.clone(), play.qualified, play.quartile);
         assert_eq!(same(&other.plays[0]), same(&straight.plays[0]), "{rotation}");
-        assert_eq!(other.gained_ms, straight.gained_ms);
+        assert_eq!(other.heard_ms(), straight.heard_ms());
     }
 }
 
@@ -191,7 +196,7 @@ fn a_206_counts_its_share_and_ranges_in_a_row_leave_no_hole() {
 #[test]
 fn a_segment_whose_place_is_unknown_opens_a_play_and_covers_nothing() {
     let listening = Listening::all(&[Fact { pos_ms: None, ..fact(0) }], MINUTE);
-    assert_eq!((listening.count(Transition::Started), listening.gained_ms), (1, 0));
+    assert_eq!((listening.count(Transition::Started), listening.heard_ms()), (1, 0));
 }
 
 #[test]
@@ -248,6 +253,37 @@ fn a_play_ends_once_at_its_last_fact_and_the_gap() {
 }
 
 #[test]
+fn what_lies_between_two_plays_makes_them_one() {
+    let at = |n: u64, ts: u64| Fact { id: format!("e-9-{ts}"), ts: T0 + ts, ..fact(n) };
+    let mut listening = Listening::all(&[at(0, 0), at(1, 100_000)], MINUTE);
+    assert_eq!(listening.plays.len(), 2);
+    let name = listening.plays.iter().min_by_key(|play| play.first_ms).unwrap().id.clone();
+    for play in &mut listening.plays {
+        end(play);
+    }
+    listening.hear(&at(2, 50_000), MINUTE);
+    let [play] = listening.plays.as_slice() else { panic!("{:?}", listening.plays) };
+    assert_eq!((play.covered.total(), &play.id), (3 * SEGMENT, &name));
+    assert_eq!(play.ended_ms, Some(play.ends_ms), "over it stays, at its new end");
+    assert_eq!(play.ends_ms, i64::try_from(T0).unwrap() + 160_000);
+    // An open one goes on.
+    let mut listening = Listening::all(&[at(0, 0), at(1, 100_000)], MINUTE);
+    end(listening.plays.iter_mut().min_by_key(|play| play.first_ms).unwrap());
+    listening.hear(&at(2, 50_000), MINUTE);
+    assert_eq!(listening.plays[0].ended_ms, None);
+}
+
+#[test]
+fn tenths_are_passed_with_the_quarters() {
+    let facts: Vec<Fact> = (0..6).map(fact).collect();
+    let play = Listening::all(&facts, MINUTE).plays.remove(0);
+    assert_eq!((play.quartile, play.decile), (2, 6));
+    let rounded = Fact { media_ms: Some(59_940), ..fact(0) };
+    assert_eq!(Listening::all(&[rounded], MINUTE).plays[0].decile, 10);
+    assert_eq!(Listening::all(&[fact(0)], None).plays[0].decile, 0, "of an unknown length nothing is a share");
+}
+
+#[test]
 fn names_of_plays_come_from_what_opened_them() {
     let again = || Listening::all(&[fact(0), fact(1)], MINUTE).plays.remove(0).id;
     assert_eq!(again(), again());
@@ -257,7 +293,7 @@ fn names_of_plays_come_from_what_opened_them() {
 #[test]
 fn absurd_numbers_do_no_harm() {
     let far = Fact { pos_ms: Some(u64::MAX), media_ms: Some(u64::MAX), ..fact(0) };
-    assert_eq!(Listening::all(std::slice::from_ref(&far), MINUTE).gained_ms, 0);
+    assert_eq!(Listening::all(std::slice::from_ref(&far), MINUTE).heard_ms(), 0);
     let range = Fact { status: 206, range: Some([0, u64::MAX - 1, u64::MAX]), ..far };
     Listening::all(&[range], MINUTE);
     assert_eq!(Delivery::of(&Fact { ts: u64::MAX, ..fact(0) }), None);

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use std::time::Duration;
 
-use super::super::class::Per;
+use segue_signing::limits::Per;
+
 use super::*;
 
 const MS: u64 = 1_000_000;

@@ -25,12 +25,19 @@ impl Limiter {
         let (mut busy, mut forgotten, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for class in classes.all() {
             let (held, lost) = class.keys.usage(now);
-            busy.push(format!("{{class=\"{}\"}} {held}", class.name));
-            forgotten.push(format!("{{class=\"{}\"}} {lost}", class.name));
-            late.push(format!("{{class=\"{}\"}} {}", class.name, class.counts.late.get()));
+            let labels = format!("{{sort=\"rate\",class=\"{}\"}}", class.name);
+            busy.push(format!("{labels} {held}"));
+            forgotten.push(format!("{labels} {lost}"));
+            late.push(format!("{labels} {}", class.counts.late.get()));
         }
-        family(&mut text, "segue_limit_keys", "gauge", "Keys whose bucket is not full.", &busy);
-        let help = "Keys that were forgotten while their bucket was not full, for want of room.";
+        for streams in classes.all_streams() {
+            let labels = format!("{{sort=\"streams\",class=\"{}\"}}", streams.name);
+            busy.push(format!("{labels} {}", streams.listeners.busy(now)));
+            forgotten.push(format!("{labels} {}", streams.listeners.forgotten.get()));
+            late.push(format!("{labels} {}", streams.counts.late.get()));
+        }
+        family(&mut text, "segue_limit_keys", "gauge", "Keys whose bucket is not full, and listeners who play.", &busy);
+        let help = "Keys that were forgotten while they were busy, for want of room.";
         family(&mut text, "segue_limit_keys_forgotten_total", "counter", help, &forgotten);
         let Some(redis) = &self.redis else { return text };
         let help = "Requests that waited for Redis in vain, and went by on_outage.";
@@ -42,6 +49,8 @@ impl Limiter {
             ("segue_redis_timeouts_total", "Calls that took too long.", &redis.counts.timeouts),
             ("segue_redis_errors_total", "Calls that failed.", &redis.counts.errors),
             ("segue_redis_crowded_total", crowded, &redis.counts.crowded),
+            ("segue_redis_seat_calls_total", "Calls for places of streams.", &redis.counts.seats),
+            ("segue_redis_stops_total", "Stopped sessions that edges told of.", &redis.counts.stops),
             ("segue_redis_outages_total", "Times that Redis went away.", &redis.counts.outages),
         ] {
             family(&mut text, name, "counter", help, &[format!(" {}", counter.get())]);
