@@ -82,11 +82,9 @@ pub(crate) fn router(shared: Shared) -> Router {
     let claims = Router::new().route("/v1/worker/claim", post(worker::claim));
     let snapshots = Router::new().route("/v1/edge/snapshot", get(edge::snapshot));
     // A form is read and a policy compiled; a change waits for edges.
+    let upload = post(policies::upload::add).layer(DefaultBodyLimit::max(policies::upload::REQUEST_MAX));
     let rollout = Router::new()
-        .route(
-            "/v1/policies/{policy}/versions",
-            post(policies::upload::add).layer(DefaultBodyLimit::max(policies::upload::REQUEST_MAX)),
-        )
+        .route("/v1/policies/{policy}/versions", upload)
         .route("/v1/policies/{policy}/push", post(policies::rollout::push))
         .route("/v1/policies/{policy}/shadow", post(policies::rollout::shadow))
         .route("/v1/policies/{policy}/canary", post(policies::rollout::canary))

@@ -9,7 +9,7 @@ use crate::database::database;
 use crate::house::{ADMIN, EDGE, House, WORKER, config};
 
 /// Method, path, scope. A route that is missing here fails the count at the end of the test below.
-const ROUTES: [(&str, &str, &str); 48] = [
+const ROUTES: [(&str, &str, &str); 52] = [
     ("POST", "/v1/tracks", "publish"),
     ("POST", "/v1/jobs/{j}/cancel", "publish"),
     ("POST", "/v1/jobs/{j}/priority", "publish"),
@@ -58,6 +58,10 @@ const ROUTES: [(&str, &str, &str); 48] = [
     ("POST", "/v1/policies/nopolicy/rollback", "admin"),
     ("DELETE", "/v1/policies/nopolicy/candidate", "admin"),
     ("GET", "/v1/edge/policies/nodigest", "edge"),
+    ("POST", "/v1/worker/jobs/{j}/early", "worker"),
+    ("GET", "/v1/limits", "read"),
+    ("PUT", "/v1/limits/classes/noclass", "admin"),
+    ("PUT", "/v1/limits/streams/noclass", "admin"),
 ];
 
 #[tokio::test]

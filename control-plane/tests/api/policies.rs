@@ -182,6 +182,9 @@ async fn every_bad_upload_is_refused_with_its_reason() {
     let running = start(PoliciesConfig::default()).await;
     let house = &running.house;
     let component = |text: &str| wat::parse_str(text).unwrap();
+    // Both names are there, and neither function is of its type.
+    let untyped = r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func $f (canon lift (core func $i "f"))) (export "configure" (func $f)) (export "authorize" (func $f)))"#;
     let endless = "(loop (br 0)) (unreachable)";
     let bomb = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)";
     let not_vectors = {
@@ -204,7 +207,8 @@ async fn every_bad_upload_is_refused_with_its_reason() {
         ("forbidden-import", "env time", component(r#"(module (import "env" "time" (func)))"#)),
         ("other-version", "7.0.0", component(r#"(component (import "segue:policy/tools@7.0.0" (instance)))"#)),
         ("missing-export", "configure", component("(component)")),
-        ("contract-mismatch", "segue-policy.wit", component("(module)")),
+        ("missing-export", "configure", component("(module)")),
+        ("contract-mismatch", "does not fit the contract", component(untyped)),
         ("configure-trap", "does not start", access("(unreachable)", "(i32.const 128)")),
         ("configure-timeout", "longer than it may", access(endless, "(i32.const 128)")),
         ("configure-out-of-memory", "memory", access(bomb, "(i32.const 128)")),

@@ -230,7 +230,7 @@ async fn change(
     let note = super::note(wish.note.clone())?;
     let reported = edges::list(&parts.store).await?;
     let (done, revision, wanted) =
-        transaction!(parts.store, |tx| { changed(tx, (caller, note.as_deref()), name, &wish, &reported).await })?;
+        transaction!(parts.store, |tx| changed(tx, (caller, note.as_deref()), name, &wish, &reported).await)?;
     if let Some(done) = &done {
         parts.keys.publish(&parts.store).await?;
         tracing::info!(
