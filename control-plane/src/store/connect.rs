@@ -78,8 +78,6 @@ pub(super) struct Target<'a> {
 }
 
 pub(super) async fn open(config: &DatabaseConfig) -> Result<Pools, OpenError> {
-    static DRIVERS: Once = Once::new();
-    DRIVERS.call_once(sqlx::any::install_default_drivers);
     let target = Target::new(config)?;
     let (readers, writers) = match (target.dialect, config) {
         (Dialect::Mysql, DatabaseConfig::Mysql { connections, .. }) => {
@@ -96,6 +94,8 @@ pub(super) async fn open(config: &DatabaseConfig) -> Result<Pools, OpenError> {
 
 impl Target<'static> {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, OpenError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
         let (dialect, url, name, migrator) = match config {
             DatabaseConfig::Sqlite(path) => {
                 let (url, name) = (file_url(path)?, path.display().to_string());
