@@ -44,6 +44,7 @@ fn config(folder: &std::path::Path) -> ControlConfig {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
+        policies: PoliciesConfig::default(),
         facts: FactsConfig::default(),
         fluvio: None,
     }

@@ -46,8 +46,7 @@ mod views;
 
 pub use config::{
     ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, RedisConfig,
-    TicketsConfig,
-    TokensConfig, UploadsConfig,
+    TicketsConfig, TokensConfig, UploadsConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;

@@ -8,8 +8,7 @@ use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
     Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
-    TicketsConfig,
-    TokensConfig, UploadsConfig,
+    TicketsConfig, TokensConfig, UploadsConfig,
 };
 use segue_events::EventLog;
 use serde_json::{Value, json};
