@@ -105,6 +105,11 @@ bench: bench-parts build ## Segue beside nginx, in one run; writes docs/performa
 	cargo build --release --locked -p segue-control-plane --example tally
 	python3 testkit/bench/bench.py --segue $(SEGUE) --cost $(TARGET)/release/examples/cost --tally $(TARGET)/release/examples/tally
 
+.PHONY: transcode-bench
+transcode-bench: bench-parts demo-parts build ## The transcoder beside plain ffmpeg; writes docs/performance-transcode.md
+	cd $(BROWSER) && npm ci --no-audit --no-fund
+	python3 testkit/bench/transcode.py --segue $(SEGUE)
+
 .PHONY: limits-proof
 limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s, eight minutes; writes figures and plot (LIMITS_SECONDS)
 	cargo build --release --locked -p segue-proxy --example limits

@@ -91,6 +91,17 @@ impl Value for Vec<String> {
     }
 }
 
+impl Value for Vec<u64> {
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        let list = value.as_array().ok_or_else(|| format!("expected a list of numbers, found {}", value.type_str()))?;
+        list.iter().map(u64::from_toml).collect()
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(u64::from_text).collect()
+    }
+}
+
 /// A number of bytes: a whole number, or text such as `"64MiB"` or `"10GB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);

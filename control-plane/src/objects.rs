@@ -240,6 +240,11 @@ pub(crate) fn alias_key(track: &str) -> String {
     format!("hls/{track}/master.m3u8")
 }
 
+/// Key of the master over the growing playlists of a version that is still encoded.
+pub(crate) fn early_key(track: &str, version: &str) -> String {
+    format!("hls/{track}/{version}/early.m3u8")
+}
+
 /// Prefix of everything that listeners are given of a track.
 pub(crate) fn media_prefix(track: &str) -> String {
     format!("hls/{track}/")

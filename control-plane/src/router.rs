@@ -61,6 +61,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/edge/facts", post(edge::facts).layer(DefaultBodyLimit::max(edge::FACTS_MAX)));
     let worker = Router::new()
         .route("/v1/worker/jobs/{job}/progress", post(worker::progress))
+        .route("/v1/worker/jobs/{job}/early", post(worker::early))
         .route("/v1/worker/jobs/{job}/complete", post(worker::complete))
         .route("/v1/worker/jobs/{job}/fail", post(worker::fail));
     let open = Router::new().route("/healthz", get(health::healthz)).route("/", get(page::index));

@@ -15,7 +15,7 @@ use crate::keys::Keys;
 use crate::objects::Objects;
 use crate::policies::Registry;
 use crate::store::jobs::{JobRow, Patience};
-use crate::store::{Store, StoreError, jobs, tracks};
+use crate::store::{Store, StoreError, early, jobs, tracks};
 use crate::views;
 
 /// Shared by reference; cheap to clone.
@@ -126,6 +126,8 @@ impl Parts {
     /// A track as the API shows it.
     pub(crate) async fn track_view(&self, id: &str) -> Result<Option<views::Track>, StoreError> {
         let row = tracks::get(&self.store, id).await?;
-        Ok(row.map(|row| views::Track::new(row, &self.keys, &self.edge_base)))
+        let Some(row) = row else { return Ok(None) };
+        let early = row.status == tracks::Status::Transcoding && early::of_track(&self.store, id).await?.is_some();
+        Ok(Some(views::Track::new(row, early, &self.keys, &self.edge_base)))
     }
 }

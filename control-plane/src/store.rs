@@ -15,6 +15,7 @@
 mod bulk;
 mod connect;
 mod dialect;
+pub(crate) mod early;
 pub(crate) mod edges;
 pub(crate) mod jobs;
 pub(crate) mod kept;

@@ -15,7 +15,7 @@ use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, edges, jobs, keys, policies, revocations, tracks, transaction};
+use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tracks, transaction};
 use crate::{duty, objects, publication};
 
 /// Rows that one step takes at a time.
@@ -105,6 +105,7 @@ pub(crate) async fn leftovers(parts: &Parts, held: &Held) -> Result<(), ApiError
         revocations::prune(tx, now / 1000 - OVER_KEPT_S, BATCH).await?;
         edges::prune(tx, now - EDGE_KEPT_MS, now - EDGE_LOG_KEPT_MS, BATCH).await?;
         jobs::prune(tx, now - SERVED_KEPT_MS, BATCH).await?;
+        early::prune(tx).await?;
         keys::prune(tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
         policies::counts::prune(tx, now - VERDICTS_KEPT_MS).await?;
         policies::prune_history(tx, now - HISTORY_KEPT_MS).await?;

@@ -25,6 +25,8 @@ pub(crate) struct Track {
     pub(crate) bytes: u64,
     pub(crate) duration_ms: Option<u64>,
     pub(crate) version: Option<String>,
+    /// Whether a ticket leads to something: the track is ready, or can be played while it is encoded.
+    pub(crate) playable: bool,
     /// 0 to 1.
     pub(crate) progress: f64,
     pub(crate) stage: Option<String>,
@@ -39,7 +41,8 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    pub(crate) fn new(row: TrackRow, keys: &Keys, edge_base: &str) -> Self {
+    /// `early`: it can be played though it is not ready.
+    pub(crate) fn new(row: TrackRow, early: bool, keys: &Keys, edge_base: &str) -> Self {
         let object = |there: bool, name: &str| {
             let version = row.version.as_deref().filter(|_| there)?;
             keys.object_url(edge_base, &format!("/hls/{}/{version}/{name}", row.id), clock::now_s())
@@ -47,6 +50,7 @@ impl Track {
         Self {
             artwork: object(row.artwork, "cover.jpg"),
             waveform: object(row.waveform, "waveform.json"),
+            playable: early || row.status == Status::Ready,
             track: row.id,
             title: row.title,
             artist: row.artist,

@@ -29,8 +29,6 @@ const ABSTAIN: i32 = 128;
 const OWN: i32 = 256;
 /// How long the vectors of one upload run here.
 const VECTORS: Duration = Duration::from_millis(50);
-/// Longer than an upload of this size can take: it is compiled, and called a few times for milliseconds.
-const LONG: Duration = Duration::from_secs(20);
 
 static HOST: LazyLock<PolicyHost> = LazyLock::new(|| {
     let bounds = Bounds {
@@ -58,9 +56,8 @@ fuzz_target!(|data: &[u8]| {
         4 => [&module(None, None, &[]), rest].concat(),
         _ => return,
     };
-    let began = Instant::now();
+    // What hangs is ended by the fuzzer's own clock (`-timeout` in fuzz/run).
     upload(&file);
-    assert!(began.elapsed() < LONG, "an upload takes {:?}", began.elapsed());
     assert_eq!(GOOD.authorize(&RequestView::of("/")), Ok(Verdict::Abstain), "the host goes on");
 });
 

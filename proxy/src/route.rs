@@ -33,6 +33,9 @@ pub(crate) enum ObjectKind {
     Other,
 }
 
+/// What the transcoder calls a growing playlist.
+const GROWING: &str = "live.m3u8";
+
 impl ObjectKind {
     pub(crate) fn of(file: &str) -> Self {
         let name = file.rsplit('/').next().unwrap_or(file);
@@ -200,6 +203,17 @@ impl Target {
         is_version.then_some(folder)
     }
 
+    /// Whether its bytes never change: what stands in a version folder, but for the playlists that grow while their track
+    /// is encoded.
+    pub(crate) fn is_immutable(&self) -> bool {
+        self.version().is_some() && !self.is_growing()
+    }
+
+    /// A media playlist of a track that is still encoded: the one name in a version folder that is written more than once.
+    pub(crate) fn is_growing(&self) -> bool {
+        self.kind == ObjectKind::Playlist && self.file().rsplit('/').next() == Some(GROWING)
+    }
+
     /// The file inside its version, or inside its track.
     pub(crate) fn file_in_version(&self) -> &str {
         match self.version() {
@@ -352,6 +366,23 @@ mod tests {
             ("noextension", ObjectKind::Other),
         ] {
             assert_eq!(ObjectKind::of(file), kind, "{file}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_version_is_immutable_but_its_growing_playlists() {
+        let routes = [Route::new(0, 0, &RouteConfig::contract(), PlaylistMode::Path).unwrap()];
+        for (file, immutable, growing) in [
+            ("0123456789abcdef-7/a64/seg-00001.m4s", true, false),
+            ("0123456789abcdef-7/a64/index.m3u8", true, false),
+            ("0123456789abcdef-7/early.m3u8", true, false),
+            ("0123456789abcdef-7/a64/live.m3u8", false, true),
+            ("0123456789abcdef-7/a64/olive.m3u8", true, false),
+            ("master.m3u8", false, false),
+        ] {
+            let header = request("h", &format!("/hls/t/{file}"));
+            let target = resolve(&routes, &line(&header)).unwrap();
+            assert_eq!((target.is_immutable(), target.is_growing()), (immutable, growing), "{file}");
         }
     }
 

@@ -50,6 +50,12 @@ async fn players_that_are_not_ours_play_the_stream_from_another_origin() -> anyh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_song_is_heard_while_it_is_encoded() -> anyhow::Result<()> {
+    let segue = crate::start().await?;
+    node("early.test.mjs", &[("SEGUE_PAGE", &segue.ready().page)]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_players_say_of_themselves_is_read_as_their_library_decodes_it() -> anyhow::Result<()> {
     let segue = crate::start().await?;
     let song = songs::tone(20.0, "cmcd.flac")?;

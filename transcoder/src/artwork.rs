@@ -1,4 +1,4 @@
-//! The cover: the attached picture of the source, as a JPEG of at most 1,000 pixels a side.
+//! The cover: the attached picture of the source, as JPEG in the sizes of [`COVERS`].
 //!
 //! Invariants: a picture that cannot be read costs the track its cover, never the job.
 
@@ -8,45 +8,48 @@ use std::time::Duration;
 use ffmpeg_sidecar::child::FfmpegChild;
 use tokio_util::sync::CancellationToken;
 
-use crate::ffmpeg::{Bounds, INPUT, RunError, Tools, follow, run};
+use crate::ffmpeg::{Bounds, INPUT, MEMORY, RunError, Tools, follow, run};
 use crate::probe::Probe;
 use crate::reject::Halt;
 use crate::source::Source;
 
-/// Name of the cover in the version's folder.
-pub(crate) const COVER: &str = "cover.jpg";
+/// Names in the version's folder, and pixels of the longer side at most: one to look at, one for lists.
+pub(crate) const COVERS: [(&str, u32); 2] = [("cover.jpg", 1000), ("cover-320.jpg", 320)];
 /// One picture is decoded and scaled in well under a second.
 const WALL: Duration = Duration::from_secs(30);
 
-/// Writes the cover into `folder`; `None` when there is none, or none that can be read.
+/// Writes the covers into `folder`; none when there is none, or none that can be read.
 pub(crate) async fn artwork(
     tools: &Tools,
     source: &Source,
     probe: &Probe,
     folder: &Path,
     cancel: &CancellationToken,
-) -> Result<Option<PathBuf>, Halt> {
-    let Some(stream) = probe.artwork else { return Ok(None) };
+) -> Result<Vec<(&'static str, PathBuf)>, Halt> {
+    let Some(stream) = probe.artwork else { return Ok(Vec::new()) };
     let mut command = tools.ffmpeg(folder);
     // A picture of 20,000 x 20,000 pixels in a few kilobytes is an attack on memory, not a cover.
     command.args(INPUT).args(["-max_pixels", "100000000", "-an", "-i"]).arg(&source.path);
-    command.args(["-map", &format!("0:{stream}"), "-frames:v", "1", "-map_metadata", "-1"]);
-    command
-        .args(["-vf", "scale=w='min(1000,iw)':h='min(1000,ih)':force_original_aspect_ratio=decrease,format=yuvj420p"]);
-    command.args(["-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1", COVER]);
+    for (name, side) in COVERS {
+        let scale =
+            format!("scale=w='min({side},iw)':h='min({side},ih)':force_original_aspect_ratio=decrease,format=yuvj420p");
+        command.args(["-map", &format!("0:{stream}"), "-frames:v", "1", "-map_metadata", "-1", "-vf", &scale]);
+        command.args(["-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1", name]);
+    }
     let drive = |child: &mut FfmpegChild| child.take_stderr().map(|log| follow(log, |_| {})).unwrap_or_default();
-    let bounds = Bounds { wall: WALL, file_bytes: 8 << 20 };
-    let picture = folder.join(COVER);
+    let bounds = Bounds { wall: WALL, file_bytes: 8 << 20, memory: MEMORY };
+    let pictures = COVERS.map(|(name, _)| (name, folder.join(name)));
+    let are_there = || pictures.iter().all(|(_, path)| path.metadata().is_ok_and(|meta| meta.len() > 0));
     match run(move || command.spawn(), bounds, cancel, drive).await {
         Err(RunError::Cancelled) => Err(Halt::Cancelled),
-        Ok((status, _)) if status.success() && picture.metadata().is_ok_and(|meta| meta.len() > 0) => Ok(Some(picture)),
+        Ok((status, _)) if status.success() && are_there() => Ok(pictures.to_vec()),
         Ok((status, log)) => {
             tracing::info!(%status, log = log.tail(), "the cover cannot be read; the track goes without");
-            Ok(None)
+            Ok(Vec::new())
         }
         Err(error) => {
             tracing::info!(%error, "the cover cannot be read; the track goes without");
-            Ok(None)
+            Ok(Vec::new())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the written files say: the CODECS value out of an init segment, and whether a media segment is whole.
+//! What the written files say: the CODECS value out of an init section.
 //!
 //! Sources: ISO/IEC 14496-12 (boxes), 14496-14 (`mp4a`, `esds`), 14496-1 (descriptors), 14496-3 (AudioSpecificConfig),
 //! RFC 6381 (the string).
@@ -13,7 +13,13 @@ pub(crate) fn codecs(init: &[u8]) -> Result<String, &'static str> {
     }
     // Version, flags and count come before the entries; an audio entry has 28 bytes of fields before its boxes.
     let entries = at.get(8..).ok_or("the sample description is empty")?;
-    let entry = child(entries, b"mp4a").ok_or("the sample entry is not mp4a")?;
+    // The registered names of the two (their mappings for ISO BMFF; RFC 6381 has no more for them).
+    for (name, codec) in [(b"Opus", "Opus"), (b"fLaC", "fLaC")] {
+        if child(entries, name).is_some() {
+            return Ok(codec.to_owned());
+        }
+    }
+    let entry = child(entries, b"mp4a").ok_or("the sample entry is none of mp4a, Opus and fLaC")?;
     let esds =
         child(entry.get(28..).ok_or("the sample entry is too short")?, b"esds").ok_or("no esds in the sample entry")?;
     let (object_type, config) =
@@ -30,6 +36,7 @@ pub(crate) fn codecs(init: &[u8]) -> Result<String, &'static str> {
 }
 
 /// Whether a media segment is a chain of boxes that fills its file to the last byte, with samples in it.
+#[cfg(test)]
 pub(crate) fn is_whole_segment(mut boxes: &[u8]) -> bool {
     let (mut index, mut samples) = (false, false);
     while let Some((head, _)) = boxes.split_first_chunk::<8>() {

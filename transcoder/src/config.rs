@@ -32,6 +32,52 @@ pub struct ObjectStore {
     pub secret_key: Secret,
 }
 
+/// Which renditions are made (`[transcode.ladder]`).
+#[derive(Debug, Clone)]
+pub struct Ladder {
+    /// AAC-LC, bits per second, rising. Default 64, 128 and 256 kbit/s.
+    pub aac: Vec<u64>,
+    /// Opus in fragmented MP4, bits per second, rising. Default none.
+    pub opus: Vec<u64>,
+    /// FLAC of lossless sources, their very samples. Default no.
+    pub lossless: bool,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self { aac: vec![64_000, 128_000, 256_000], opus: Vec::new(), lossless: false }
+    }
+}
+
+/// Rungs of one codec: more would be told apart by nobody.
+const RUNGS_MAX: usize = 8;
+
+impl Ladder {
+    fn read(section: &Section<'_>) -> Self {
+        let kbit = |key: &str, (least, most): (u64, u64), default: Vec<u64>| {
+            let Some(rates) = section.get::<Vec<u64>>(key) else { return default };
+            let fine = rates.iter().all(|rate| (least..=most).contains(rate)) && rates.is_sorted_by(|a, b| a < b);
+            if !fine || rates.len() > RUNGS_MAX {
+                let message = format!(
+                    "must be at most {RUNGS_MAX} rates in kbit/s, rising, each between {least} and {most}; for example [64, 128]"
+                );
+                section.problem(key, message);
+            }
+            rates.into_iter().map(|rate| rate.saturating_mul(1000)).collect()
+        };
+        let default = Self::default();
+        let ladder = Self {
+            aac: kbit("aac", (16, 320), default.aac),
+            opus: kbit("opus", (16, 256), default.opus),
+            lossless: section.or("lossless", default.lossless),
+        };
+        if ladder.aac.is_empty() && ladder.opus.is_empty() {
+            section.problem("aac", "is empty, and `opus` too: lossy sources would get no rendition");
+        }
+        ladder
+    }
+}
+
 /// Everything a worker is started with.
 #[derive(Debug, Clone)]
 pub struct TranscodeConfig {
@@ -47,8 +93,16 @@ pub struct TranscodeConfig {
     pub max_duration: Duration,
     /// How long one run of ffmpeg may take, as a multiple of the source's length (plus 30 s). Default 2.
     pub time_limit_factor: f64,
-    /// Jobs at once. Default 1: one run of ffmpeg already keeps its cores busy.
+    /// Jobs at once. Default 1: the renditions of one job already keep the cores busy.
     pub slots: usize,
+    /// Cores that one job is spread over. Default: all that this process may use.
+    pub cores: usize,
+    /// Bytes that a job must leave free on the disk of `work_dir`. Default 512 MiB.
+    pub keep_free: u64,
+    /// Which renditions are made.
+    pub ladder: Ladder,
+    /// Whether a track can be played while the rest of it is still encoded. Default yes.
+    pub early: bool,
     /// The name under which the control plane lists this worker. It belongs to one process at a time: a second one that
     /// claims under it takes over the jobs of the first, which is how jobs of a killed process go on at once when it is
     /// started again. Default: host name and process id.
@@ -59,6 +113,13 @@ pub struct TranscodeConfig {
 const MAX_BYTES: u64 = 2 << 30;
 const MAX_DURATION: Duration = Duration::from_secs(4 * 3600);
 const TIME_LIMIT_FACTOR: f64 = 2.0;
+const KEEP_FREE: u64 = 512 << 20;
+/// Processes of one job at once, whatever the machine has: each holds some tens of megabytes.
+const CORES_MAX: usize = 64;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).min(CORES_MAX)
+}
 
 impl TranscodeConfig {
     /// A configuration with every default, for embedding.
@@ -71,6 +132,10 @@ impl TranscodeConfig {
             max_duration: MAX_DURATION,
             time_limit_factor: TIME_LIMIT_FACTOR,
             slots: 1,
+            cores: cores(),
+            keep_free: KEEP_FREE,
+            ladder: Ladder::default(),
+            early: true,
             name: worker_name(),
         }
     }
@@ -98,10 +163,17 @@ impl TranscodeConfig {
             max_duration: transcode.or("max_duration", Span(MAX_DURATION)).0,
             time_limit_factor: transcode.or("time_limit_factor", TIME_LIMIT_FACTOR),
             slots: transcode.or("slots", 1usize),
+            cores: transcode.or("cores", cores()),
+            keep_free: transcode.or("keep_free", Size(KEEP_FREE)).0,
+            ladder: Ladder::read(&transcode.section("ladder")),
+            early: transcode.or("early", true),
             name: transcode.get::<String>("name").unwrap_or_else(worker_name),
         };
         if !(1..=64).contains(&config.slots) {
             transcode.problem("slots", "must be between 1 and 64 jobs at once");
+        }
+        if !(1..=CORES_MAX).contains(&config.cores) {
+            transcode.problem("cores", "must be between 1 and 64; leave it out for all cores");
         }
         if !(config.time_limit_factor >= 0.1 && config.time_limit_factor <= 1000.0) {
             transcode.problem("time_limit_factor", "must be between 0.1 and 1000 times the source's length");
@@ -156,9 +228,19 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_at_once() {
-        let (_, problems) = read("[control]\nurl='nonsense'\n[transcode]\nslots=0\nwork_dirr='x'\n");
+        let (_, problems) = read(
+            "[control]\nurl='nonsense'\n[transcode]\nslots=0\nwork_dirr='x'\n[transcode.ladder]\naac=[128,64]\nopus=['x']\n",
+        );
         let problems = problems.expect("problems");
-        for key in ["control.url", "control.token", "objects.endpoint", "transcode.slots", "work_dirr"] {
+        for key in [
+            "control.url",
+            "control.token",
+            "objects.endpoint",
+            "transcode.slots",
+            "work_dirr",
+            "ladder.aac",
+            "ladder.opus",
+        ] {
             assert!(problems.contains(key), "{key} in {problems}");
         }
     }

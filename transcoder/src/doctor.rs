@@ -44,6 +44,15 @@ async fn ffmpeg() -> Vec<Finding> {
         Err(problem) => return vec![Finding::ill("ffmpeg", problem, install)],
     };
     let mut findings = vec![Finding::well("ffmpeg", &tools.version)];
+    findings.push(if tools.cage.is_without_network() {
+        Finding::well("ffmpeg.cage", "guests have no network")
+    } else {
+        Finding::doubtful(
+            "ffmpeg.cage",
+            "guests share this machine's network, which their protocols are not allowed to use",
+            "install util-linux, and allow user namespaces for the worker's user",
+        )
+    });
     let asked = Command::new(&tools.ffmpeg).args(["-hide_banner", "-encoders"]).kill_on_drop(true).output();
     let Ok(Ok(said)) = timeout(WITHIN, asked).await else {
         findings.push(Finding::ill("ffmpeg.encoders", "ffmpeg does not say what it can encode", install));
@@ -71,15 +80,17 @@ fn folder(config: &TranscodeConfig) -> Finding {
         return Finding::ill("transcode.work_dir", seen, "make it writable for the worker's user, or name another");
     }
     let free = rustix::fs::statvfs(dir).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
-    // The source, and about as much again of what is made of it.
-    let wanted = config.max_bytes.saturating_mul(2).saturating_mul(config.slots as u64);
+    // The source, the samples of the longest one (stereo floats at 48 kHz), and what must stay free.
+    let samples = config.max_duration.as_secs().saturating_mul(48_000 * 8);
+    let each = config.max_bytes.saturating_add(samples);
+    let wanted = each.saturating_mul(config.slots as u64).saturating_add(config.keep_free);
     let (free_mib, wanted_mib) = (free >> 20, wanted >> 20);
     if free < wanted {
         let seen = format!("{free_mib} MiB are free, and {wanted_mib} MiB may be wanted");
         return Finding::doubtful(
             "transcode.work_dir",
             seen,
-            "give it more room, or lower [transcode] max_bytes or slots",
+            "give it more room, or lower [transcode] max_bytes, max_duration or slots",
         );
     }
     Finding::well("transcode.work_dir", format!("{} can be written, {free_mib} MiB are free", dir.display()))

@@ -1,171 +1,390 @@
-//! Encoding: one run of ffmpeg, one decode, every rendition of the ladder.
+//! Encoding: every rendition of the ladder at once, each in chunks where chunks can be joined unheard.
 //!
-//! Invariants: all renditions get the very same samples with the very same time stamps, and their segment boundaries
-//! are compared afterwards: a rendition that is cut differently, is too short, or names a file that is not there is
-//! never published. Segments are fragmented MP4 (CMAF) of [`SEGMENT`] seconds.
+//! Each run of ffmpeg reads samples of ours (FLAC alone reads the source, whose very samples it keeps) and gives frames
+//! through a pipe; segments are made of them here ([`crate::cmaf`]) and handed on as they are done. Runs begin in the
+//! order of the track, so that the start of every rendition is there first.
 //!
-//! On failure: a crash or an output that is not what was asked for is retryable; the folder goes with the job.
+//! Invariants: at most as many runs at once as there are cores, or renditions where those are more; all AAC renditions
+//! are cut at the same samples; a rendition that is not exactly as long as the source is an error.
+//!
+//! On failure: a crash or an output that is not what was asked for is retryable; the first error ends every run.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use ffmpeg_sidecar::child::FfmpegChild;
+use ffmpeg_sidecar::command::FfmpegCommand;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::codecs::{codecs, is_whole_segment};
+use crate::cmaf::{self, Cutter};
+use crate::codecs::codecs;
 use crate::ffmpeg::{Bounds, INPUT, Tools, follow, run};
-use crate::ladder::{Rung, Shape};
+use crate::ladder::{Coding, Rung, Shape};
 use crate::lease::{Reporter, Stage};
-use crate::measure::{Limits, Measured, halted};
-use crate::playlist::MediaPlaylist;
-use crate::probe::Probe;
-use crate::reject::{Failure, Halt, Reason, disk};
-use crate::source::Source;
+use crate::measure::{Limits, halted};
+use crate::packets::{self, Frame, Setup};
+use crate::reject::{Failure, Halt, Reason};
+use crate::stitch::{Chunk, REACH, chunks, seam};
 
 /// Seconds of one segment.
 pub(crate) const SEGMENT: u32 = 6;
-/// How far a rendition may differ from its source: the encoder's delay and its last frame are under 50 ms.
-const SLACK: f64 = 0.1;
-/// Name of the playlist in each rendition's folder.
-pub(crate) const INDEX: &str = "index.m3u8";
+/// Frames between an encoder and its segments: a second.
+const QUEUE: usize = 48;
+/// How far the resampled or untouched length may be from the measured one: one frame of any codec here.
+const SLACK: f64 = 0.11;
+/// How long a run that failed is waited for, once its frames have ended.
+const WHY: Duration = Duration::from_secs(5);
+/// Runs of one job at most, however long the ladder.
+const RUNS_MAX: usize = 32;
 
-/// One file of a rendition.
-#[derive(Debug, Clone)]
-pub(crate) struct SegmentFile {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    pub(crate) seconds: f64,
+/// What comes out, rendition by rendition, in order.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Its init section, first of all.
+    Opened {
+        rendition: usize,
+        init: Bytes,
+        codecs: String,
+    },
+    Segment {
+        rendition: usize,
+        bytes: Bytes,
+        seconds: f64,
+    },
+    /// It is whole.
+    Ended {
+        rendition: usize,
+    },
 }
 
-/// One rendition, encoded and checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Rendition {
-    pub(crate) name: String,
-    pub(crate) init: String,
-    pub(crate) segments: Vec<SegmentFile>,
-    /// Target duration in seconds.
-    pub(crate) target: u64,
-    pub(crate) codecs: String,
+/// What is encoded, and how.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) tools: Tools,
+    pub(crate) source: PathBuf,
+    pub(crate) spool: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) shape: Shape,
+    /// Samples in the spool.
+    pub(crate) samples: u64,
+    pub(crate) gain_db: f64,
+    pub(crate) rungs: Vec<Rung>,
+    pub(crate) cores: usize,
+    pub(crate) limits: Limits,
 }
 
-/// Encodes the ladder into folders under `folder`.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different thing that a job owns; a struct would only rename them"
-)]
+/// What a run gives.
+enum Coded {
+    Opens(Setup),
+    Frame(Frame),
+}
+
+/// One run of ffmpeg.
+struct Run {
+    rendition: usize,
+    chunk: Chunk,
+    frames: mpsc::Sender<Coded>,
+}
+
+impl Work {
+    fn seconds(&self) -> f64 {
+        self.samples as f64 / f64::from(self.shape.rate)
+    }
+
+    fn rung(&self, rendition: usize) -> Result<&Rung, Failure> {
+        self.rungs.get(rendition).ok_or_else(|| failed("no such rendition"))
+    }
+
+    fn command(&self, rung: &Rung, chunk: &Chunk) -> FfmpegCommand {
+        let mut command = self.tools.ffmpeg(&self.folder);
+        if rung.coding == Coding::Flac {
+            command.args(INPUT).args(["-vn", "-sn", "-dn", "-i"]).arg(&self.source).args(["-map", "0:a:0"]);
+        } else {
+            let Shape { rate, channels } = self.shape;
+            let skipped = chunk.samples.0 * self.shape.frame() as u64;
+            command.args(["-protocol_whitelist", "file", "-f", "f32le"]);
+            command.args(["-ar", &rate.to_string(), "-ac", &channels.to_string()]);
+            command.args(["-skip_initial_bytes", &skipped.to_string(), "-i"]).arg(&self.spool);
+            let (samples, gain) = (chunk.samples.1 - chunk.samples.0, self.gain_db);
+            command.args(["-af", &format!("atrim=end_sample={samples},volume={gain:.2}dB:precision=float")]);
+        }
+        // Nothing of the source's tags goes into the renditions, and no build string: same input, same bytes.
+        command.args(["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"]);
+        command.args(rung.coder()).arg("pipe:1");
+        command
+    }
+}
+
+fn failed(detail: impl std::fmt::Display) -> Failure {
+    Failure::new(Reason::EncoderFailed, "ffmpeg failed while encoding the file.").because(detail)
+}
+
+/// Encodes all of it into `out`.
 pub(crate) async fn encode(
-    tools: &Tools,
-    source: &Source,
-    probe: &Probe,
-    measured: &Measured,
-    rungs: &[Rung],
-    folder: &Path,
-    limits: Limits,
+    work: Arc<Work>,
+    out: mpsc::Sender<Output>,
     cancel: &CancellationToken,
     progress: &Reporter,
-) -> Result<Vec<Rendition>, Halt> {
+) -> Result<(), Halt> {
     progress.at(Stage::Encode, 0.0);
-    let mut command = tools.ffmpeg(folder);
-    command.args(INPUT).args(["-vn", "-sn", "-dn", "-i"]).arg(&source.path);
-    command.args(["-filter_complex", &graph(Shape::of(probe), measured.loudness.gain_db, rungs.len())]);
-    for (n, rung) in rungs.iter().enumerate() {
-        std::fs::create_dir(folder.join(&rung.name)).map_err(|error| disk("make a rendition's folder", &error))?;
-        command.args(output(n, rung));
-    }
-    let length = measured.seconds();
-    let reporter = progress.clone();
-    let drive = move |child: &mut FfmpegChild| {
-        child.take_stderr().map(|log| follow(log, |at| reporter.at(Stage::Encode, at / length))).unwrap_or_default()
-    };
-    // A segment has a few hundred kilobytes; the bound is there for an ffmpeg gone mad.
-    let bounds = Bounds { wall: limits.wall(Some(length)), file_bytes: 64 << 20 };
-    let ended = run(move || command.spawn(), bounds, cancel, drive).await;
-    let (status, log) = ended.map_err(|error| halted(error, "encode"))?;
-    let failed =
-        |detail: String| Failure::new(Reason::EncoderFailed, "ffmpeg failed while encoding the file.").because(detail);
-    if !status.success() {
-        return Err(failed(format!("{status}: {}", log.tail())).into());
-    }
-    let mut renditions = Vec::with_capacity(rungs.len());
-    for rung in rungs {
-        let rendition = collect(&folder.join(&rung.name), rung, length);
-        renditions.push(rendition.map_err(|detail| failed(format!("{}: {detail}", rung.name)))?);
-    }
-    aligned(&renditions).map_err(failed)?;
-    progress.at(Stage::Encode, 1.0);
-    Ok(renditions)
-}
-
-fn graph(shape: Shape, gain_db: f64, outputs: usize) -> String {
-    let pads: String = (0..outputs).map(|n| format!("[o{n}]")).collect();
-    format!("[0:a:0]{},volume={gain_db:.2}dB:precision=float,asplit={outputs}{pads}", shape.filters())
-}
-
-fn output(n: usize, rung: &Rung) -> Vec<String> {
-    let Rung { name, bit_rate } = rung;
-    let bit_rate = bit_rate.to_string();
-    let (pad, time, segments, index) =
-        (format!("[o{n}]"), SEGMENT.to_string(), format!("{name}/seg-%05d.m4s"), format!("{name}/{INDEX}"));
-    #[rustfmt::skip]
-    let container = [
-        // Nothing of the source's tags goes into the renditions, and no build string: same input, same bytes.
-        "-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact",
-        "-f", "hls", "-hls_time", &time, "-hls_playlist_type", "vod", "-hls_list_size", "0",
-        "-hls_segment_type", "fmp4", "-hls_flags", "independent_segments", "-hls_fmp4_init_filename", "init.mp4",
-        "-hls_segment_filename", &segments, &index,
-    ];
-    let coding = ["-map", &pad, "-c:a", "aac", "-b:a", &bit_rate];
-    coding.iter().chain(rung.coder()).chain(&container).map(|option| (*option).to_owned()).collect()
-}
-
-fn collect(folder: &Path, rung: &Rung, length: f64) -> Result<Rendition, String> {
-    let read = |name: &str| std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
-    let playlist = MediaPlaylist::parse(&String::from_utf8_lossy(&read(INDEX)?))?;
-    if (playlist.seconds() - length).abs() > SLACK {
-        return Err(format!("{:.3} s were encoded of {length:.3}", playlist.seconds()));
-    }
-    let codecs = codecs(&read(&playlist.map)?)?;
-    let mut segments = Vec::with_capacity(playlist.segments.len());
-    for segment in playlist.segments {
-        let content = read(&segment.uri)?;
-        // The muxer does not always tell of a write that failed: a disk that filled up shows here.
-        if !is_whole_segment(&content) {
-            return Err(format!("{} is not a whole segment", segment.uri));
+    let whole = Chunk { frames: (0, u64::MAX), first: 0, samples: (0, work.samples) };
+    let cut = chunks(work.samples, work.shape.rate);
+    let of = work.seconds() * work.rungs.len() as f64;
+    let done = Arc::new(Done { millis: AtomicU64::new(0), of, progress: progress.clone() });
+    let mut joined = JoinSet::new();
+    let mut runs: Vec<(usize, Run)> = Vec::new();
+    for (rendition, rung) in work.rungs.iter().enumerate() {
+        let chunks = if rung.coding == Coding::Aac { cut.clone() } else { vec![whole] };
+        let mut parts = Vec::with_capacity(chunks.len());
+        for (n, chunk) in chunks.into_iter().enumerate() {
+            // The first is listened to at once; the others wait for their turn and must not hold up a core meanwhile.
+            let room = if n == 0 { QUEUE } else { usize::try_from(chunk.frames.1 - chunk.first).unwrap_or(QUEUE) + 64 };
+            let (frames, given) = mpsc::channel(room);
+            runs.push((n, Run { rendition, chunk, frames }));
+            parts.push((chunk, given));
         }
-        segments.push(SegmentFile { name: segment.uri, bytes: content.len() as u64, seconds: segment.seconds });
+        let shelf = Shelf { rendition, cutter: None, next: 0, out: out.clone(), done: Arc::clone(&done) };
+        joined.spawn(join(Arc::clone(&work), shelf, parts, cancel.clone()));
     }
-    Ok(Rendition { name: rung.name.clone(), init: playlist.map, segments, target: playlist.target, codecs })
+    drop(out);
+    // A stable sort: the beginning of every rendition, then the second chunk of every rendition.
+    runs.sort_by_key(|(n, _)| *n);
+    let permits = Arc::new(Semaphore::new(work.cores.max(work.rungs.len()).min(RUNS_MAX)));
+    let mut running = JoinSet::new();
+    let mut waiting = runs.into_iter();
+    let mut next = waiting.next();
+    loop {
+        tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned(), if next.is_some() => {
+                let (Some((_, run)), Ok(permit)) = (next.take(), permit) else { continue };
+                next = waiting.next();
+                let (work, cancel) = (Arc::clone(&work), cancel.clone());
+                running.spawn(async move {
+                    let ended = one(&work, run, &cancel).await;
+                    drop(permit);
+                    ended
+                });
+            }
+            Some(ended) = running.join_next(), if !running.is_empty() => finished(ended)?,
+            Some(ended) = joined.join_next(), if !joined.is_empty() => {
+                if let Err(halt) = finished(ended) {
+                    // A rendition that is too short is what a run that failed leaves: that one knows why.
+                    let why = async {
+                        while let Some(ended) = running.join_next().await {
+                            finished(ended)?;
+                        }
+                        Ok::<(), Halt>(())
+                    };
+                    tokio::time::timeout(WHY, why).await.unwrap_or(Ok(()))?;
+                    return Err(halt);
+                }
+            }
+            else => break,
+        }
+    }
+    progress.at(Stage::Encode, 1.0);
+    Ok(())
 }
 
-fn aligned(renditions: &[Rendition]) -> Result<(), String> {
-    let cuts = |rendition: &Rendition| rendition.segments.iter().map(|segment| segment.seconds).collect::<Vec<_>>();
-    let Some((first, rest)) = renditions.split_first() else { return Err("no renditions".to_owned()) };
-    match rest.iter().find(|other| cuts(other) != cuts(first) || other.target != first.target) {
-        Some(other) => Err(format!("{} and {} are cut differently", first.name, other.name)),
-        None => Ok(()),
+fn finished(ended: Result<Result<(), Halt>, tokio::task::JoinError>) -> Result<(), Halt> {
+    ended.map_err(|error| failed(format!("an encoder's task panicked: {error}")))?
+}
+
+async fn one(work: &Work, asked: Run, cancel: &CancellationToken) -> Result<(), Halt> {
+    let Run { rendition, chunk, frames } = asked;
+    let rung = work.rung(rendition)?;
+    let mut command = work.command(rung, &chunk);
+    let seconds = (chunk.samples.1 - chunk.samples.0) as f64 / f64::from(work.shape.rate);
+    // Twice of what was asked for is an encoder gone mad; samples of noise make FLAC a little larger than they are.
+    let most = (seconds * rung.bit_rate as f64 / 8.0 * 2.0) as u64 + (1 << 20);
+    let wrapping = rung.wrapping();
+    let drive = move |child: &mut FfmpegChild| {
+        let (pipe, log) = (child.take_stdout(), child.take_stderr());
+        std::thread::scope(|scope| {
+            let follower = scope.spawn(|| log.map(|log| follow(log, |_| {})).unwrap_or_default());
+            let read = pipe.map_or_else(|| Err("no pipe".to_owned()), |pipe| hand_on(pipe, wrapping, most, &frames));
+            if read != Ok(true) {
+                // Nobody reads any more, so ffmpeg must not go on writing.
+                let _ = child.kill();
+            }
+            (read, follower.join().unwrap_or_default())
+        })
+    };
+    let bounds = Bounds::piped(work.limits.wall(Some(work.seconds())));
+    let ended = run(move || command.spawn(), bounds, cancel, drive).await;
+    let (status, (read, log)) = ended.map_err(|error| halted(error, "encode"))?;
+    match read {
+        Ok(true) if status.success() => Ok(()),
+        Ok(true) => Err(failed(format!("{}: {status}: {}", rung.name, log.tail())).into()),
+        Ok(false) => Ok(()),
+        Err(detail) => Err(failed(format!("{}: {detail}: {status}: {}", rung.name, log.tail())).into()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Takes frames out of the pipe to its end. `false`: nobody wants them any more, which is no fault of the run.
 
-    fn rendition(name: &str, cuts: &[f64]) -> Rendition {
-        let segments = cuts.iter().map(|s| SegmentFile { name: "x".into(), bytes: 1, seconds: *s }).collect();
-        Rendition { name: name.into(), init: "init.mp4".into(), segments, target: 6, codecs: String::new() }
+fn hand_on(
+    pipe: impl std::io::Read,
+    wrapping: packets::Wrapping,
+    most: u64,
+    frames: &mpsc::Sender<Coded>,
+) -> Result<bool, String> {
+    let (mut opened, mut bytes, mut wanted) = (false, 0u64, true);
+    packets::read(pipe, wrapping, &mut |setup, frame| {
+        bytes += frame.data.len() as u64;
+        let opens = (!opened).then(|| Coded::Opens(setup.clone()));
+        opened = true;
+        wanted = opens.into_iter().chain([Coded::Frame(frame)]).all(|coded| frames.blocking_send(coded).is_ok());
+        wanted && bytes <= most
+    })?;
+    if bytes > most { Err(format!("over {most} bytes came out")) } else { Ok(wanted) }
+}
+
+/// Where the frames of one rendition become segments.
+struct Shelf {
+    rendition: usize,
+    cutter: Option<Cutter>,
+    /// The number of the frame that comes next.
+    next: u64,
+    out: mpsc::Sender<Output>,
+    done: Arc<Done>,
+}
+
+/// How far all renditions are together.
+struct Done {
+    millis: AtomicU64,
+    of: f64,
+    progress: Reporter,
+}
+
+impl Done {
+    fn add(&self, seconds: f64) {
+        let millis = (seconds * 1000.0) as u64;
+        let done = self.millis.fetch_add(millis, Ordering::Relaxed) + millis;
+        self.progress.at(Stage::Encode, done as f64 / 1000.0 / self.of);
+    }
+}
+
+impl Shelf {
+    async fn open(&mut self, work: &Work, setup: &Setup) -> Result<(), Halt> {
+        let rung = work.rung(self.rendition)?;
+        let samples = match rung.coding {
+            Coding::Aac => Some(work.samples),
+            Coding::Opus => Some(work.samples * u64::from(setup.rate()) / u64::from(work.shape.rate)),
+            // It ends with the source, to the sample.
+            Coding::Flac => None,
+        };
+        self.cutter = Some(Cutter::new(setup, samples, SEGMENT));
+        let init = cmaf::init(setup);
+        let codecs = codecs(&init).map_err(failed)?;
+        self.give(Output::Opened { rendition: self.rendition, init: Bytes::from(init), codecs }).await
     }
 
-    #[test]
-    fn renditions_that_are_cut_differently_are_refused() {
-        assert!(aligned(&[rendition("a", &[6.0, 1.0]), rendition("b", &[6.0, 1.0])]).is_ok());
-        assert!(aligned(&[rendition("a", &[6.0, 1.0]), rendition("b", &[6.0, 1.1])]).is_err());
-        assert!(aligned(&[rendition("a", &[6.0, 1.0]), rendition("b", &[6.0])]).is_err());
-        assert!(aligned(&[]).is_err());
+    async fn put(&mut self, frame: Frame) -> Result<(), Halt> {
+        let cutter = self.cutter.as_mut().ok_or_else(|| failed("a frame came before its setup"))?;
+        let cut = cutter.push(frame);
+        self.next += 1;
+        if let Some(cut) = cut {
+            self.done.add(cut.seconds);
+            let (rendition, bytes) = (self.rendition, Bytes::from(cut.bytes));
+            self.give(Output::Segment { rendition, bytes, seconds: cut.seconds }).await?;
+        }
+        Ok(())
     }
 
-    #[test]
-    fn one_decode_feeds_every_rendition() {
-        let graph = graph(Shape { rate: 44_100, channels: 2 }, -1.5, 3);
-        assert!(graph.starts_with("[0:a:0]aresample=44100,"));
-        assert!(graph.ends_with("volume=-1.50dB:precision=float,asplit=3[o0][o1][o2]"), "{graph}");
+    async fn close(mut self, work: &Work) -> Result<(), Halt> {
+        let cutter = self.cutter.take().ok_or_else(|| failed("nothing came out"))?;
+        let (seconds, rendition) = (cutter.seconds(), self.rendition);
+        if (seconds - work.seconds()).abs() > SLACK {
+            let detail =
+                format!("{}: {seconds:.3} s were encoded of {:.3}", work.rung(rendition)?.name, work.seconds());
+            return Err(failed(detail).into());
+        }
+        if let Some(cut) = cutter.finish() {
+            self.give(Output::Segment { rendition, bytes: Bytes::from(cut.bytes), seconds: cut.seconds }).await?;
+        }
+        self.give(Output::Ended { rendition }).await
     }
+
+    /// A receiver that is gone has ended the job already, and says why itself.
+    async fn give(&self, output: Output) -> Result<(), Halt> {
+        self.out.send(output).await.map_err(|_| Halt::Cancelled)
+    }
+}
+
+/// Joins the chunks of one rendition and cuts them into segments.
+async fn join(
+    work: Arc<Work>,
+    mut shelf: Shelf,
+    parts: Vec<(Chunk, mpsc::Receiver<Coded>)>,
+    cancel: CancellationToken,
+) -> Result<(), Halt> {
+    let count = parts.len();
+    let mut tail: Vec<(u64, Frame)> = Vec::new();
+    let mut before: Option<Chunk> = None;
+    for (n, (chunk, mut given)) in parts.into_iter().enumerate() {
+        let setup = match given.recv().await {
+            Some(Coded::Opens(setup)) => setup,
+            _ => return Err(failed("an encoder gave nothing").into()),
+        };
+        let mut number = chunk.first;
+        if let Some(before) = before.replace(chunk) {
+            let mut head = Vec::new();
+            while number < chunk.frames.0 + REACH {
+                let Some(Coded::Frame(frame)) = given.recv().await else { break };
+                head.push((number, frame));
+                number += 1;
+            }
+            let Some(last) = seam(&tail, &head) else {
+                tracing::info!(rendition = shelf.rendition, chunk = n, "no seam; the chunk before goes on to the end");
+                drop(given);
+                return go_on(&work, shelf, before, &cancel).await;
+            };
+            for (_, frame) in tail.drain(..).filter(|(at, _)| *at <= last) {
+                shelf.put(frame).await?;
+            }
+            for (_, frame) in head.into_iter().filter(|(at, _)| *at > last) {
+                shelf.put(frame).await?;
+            }
+        } else {
+            shelf.open(&work, &setup).await?;
+        }
+        // The frames around the next boundary are kept back until it is known where the cut is.
+        let kept = if n + 1 < count { chunk.frames.1 - REACH } else { u64::MAX };
+        while let Some(Coded::Frame(frame)) = given.recv().await {
+            if number < kept {
+                shelf.put(frame).await?;
+            } else if number < chunk.frames.1 + REACH {
+                tail.push((number, frame));
+            }
+            number += 1;
+        }
+    }
+    shelf.close(&work).await
+}
+
+/// Encodes on from the start of a chunk to the end of the track: an encoder gives the same frames for the same samples,
+/// so what was put already is passed over and the rest follows without a cut.
+async fn go_on(work: &Arc<Work>, mut shelf: Shelf, chunk: Chunk, cancel: &CancellationToken) -> Result<(), Halt> {
+    let chunk = Chunk { samples: (chunk.samples.0, work.samples), ..chunk };
+    let (frames, mut given) = mpsc::channel(QUEUE);
+    let run = Run { rendition: shelf.rendition, chunk, frames };
+    let taken = async {
+        let mut number = chunk.first;
+        while let Some(coded) = given.recv().await {
+            let Coded::Frame(frame) = coded else { continue };
+            if number >= shelf.next {
+                shelf.put(frame).await?;
+            }
+            number += 1;
+        }
+        Ok(())
+    };
+    tokio::try_join!(one(work, run, cancel), taken)?;
+    shelf.close(work).await
 }

@@ -1,10 +1,10 @@
 //! Running ffmpeg and ffprobe as guests: bounded in time, memory, files and output, alone in one folder.
 //!
-//! Invariants: every process is the leader of a group of its own, works in the job's folder, sees an environment that
-//! holds nothing of ours, and is killed with its group when its time is over, when its job is cancelled, and when the
-//! future that waits for it is dropped; it is reaped before `run` returns. Inputs are opened by the `file` protocol
-//! alone and by the demuxers of [`DEMUXERS`] alone, so that a playlist that poses as audio reaches neither another
-//! file nor a host.
+//! Invariants: every process is the leader of a group of its own, stands in a [`Cage`], works in the job's folder, sees
+//! an environment that holds nothing of ours, and is killed with its group when its time is over, when its job is
+//! cancelled, and when the future that waits for it is dropped; it is reaped before `run` returns. Inputs are opened by
+//! the `file` protocol alone and by the demuxers of [`DEMUXERS`] alone, so that a playlist that poses as audio reaches
+//! neither another file nor a host. What a guest gives goes through a pipe, or into one file of bounded size.
 //!
 //! On failure: [`RunError`]; a process that ended by itself, well or badly, is `Ok` with its status.
 
@@ -24,13 +24,18 @@ use ffmpeg_sidecar::log_parser::FfmpegLogParser;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::cage::Cage;
+
 /// The containers that are accepted. Not in it on purpose: everything that opens other resources by name (hls, dash,
 /// concat, image2, sdp, imf), and everything that reads text as media (tty, subtitles, ffmetadata).
 pub(crate) const DEMUXERS: &str = "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,webm,mov,mp3,mpc,\
 mpc8,mpeg,mpegts,oma,ogg,rm,tak,tta,voc,w64,wav,wv";
 
 /// Address space of one guest. ffmpeg with its hundred libraries maps about 1 GiB before it does anything.
-const MEMORY: u64 = 4 << 30;
+const ADDRESSES: u64 = 4 << 30;
+/// Memory of one guest that works on sound or a picture: decoders and encoders take some tens of megabytes, a cover of
+/// 100 million pixels 400. Threads are bounded by it too, since each maps a stack of 8 MiB.
+pub(crate) const MEMORY: u64 = 1 << 30;
 /// Open files of one guest: libraries, one source, one segment per rendition.
 const OPEN_FILES: u64 = 256;
 /// What is kept of ffmpeg's log for the operator.
@@ -44,6 +49,7 @@ pub(crate) struct Tools {
     pub(crate) ffprobe: PathBuf,
     /// First line of `ffmpeg -version`: part of every version hash.
     pub(crate) version: String,
+    pub(crate) cage: Cage,
 }
 
 impl Tools {
@@ -51,7 +57,8 @@ impl Tools {
     pub(crate) fn find(path: Option<&OsStr>) -> Result<Self, String> {
         let ffmpeg = on_path("ffmpeg", path).ok_or("ffmpeg is not installed (not on PATH)")?;
         let ffprobe = on_path("ffprobe", path).ok_or("ffprobe is not installed (not on PATH)")?;
-        let output = guest(&ffmpeg, Path::new("/"))
+        let cage = Cage::find(path);
+        let output = guest(&cage, &ffmpeg, Path::new("/"))
             .arg("-version")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -63,31 +70,35 @@ impl Tools {
         if !output.status.success() || !version.starts_with("ffmpeg version ") {
             return Err(format!("{} does not work: it gives no version", ffmpeg.display()));
         }
-        Ok(Self { ffmpeg, ffprobe, version })
+        Ok(Self { ffmpeg, ffprobe, version, cage })
     }
 
     /// An ffmpeg command that works in `folder`, says nothing but warnings and progress, and never asks.
     pub(crate) fn ffmpeg(&self, folder: &Path) -> FfmpegCommand {
-        let mut command = FfmpegCommand::new_with_path(&self.ffmpeg);
-        isolate(command.as_inner_mut(), folder);
+        // Not by the crate's own constructor, which puts ffmpeg's options before what stands before ffmpeg.
+        let mut inner = guest(&self.cage, &self.ffmpeg, folder);
+        inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = FfmpegCommand::from(inner);
         // At the info level ffmpeg prints the source's own tags, which a hostile file could dress up as log lines.
-        command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y"]);
+        command.hide_banner().args(["-loglevel", "level+warning", "-stats", "-nostdin", "-y", "-filter_threads", "1"]);
         command
     }
 
     /// An ffprobe command that works in `folder` and prints errors only.
     pub(crate) fn ffprobe(&self, folder: &Path) -> Command {
-        let mut command = guest(&self.ffprobe, folder);
+        let mut command = guest(&self.cage, &self.ffprobe, folder);
         command.args(["-hide_banner", "-loglevel", "error"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 }
 
-/// Input options that go before every `-i` of a source.
-pub(crate) const INPUT: [&str; 4] = ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS];
+/// Input options that go before every `-i` of a source. A song has one or two streams and a film a dozen; each costs
+/// a decoder, and a decoder as many threads as the machine has cores, where one is enough for any sound.
+pub(crate) const INPUT: [&str; 8] =
+    ["-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-max_streams", "64", "-threads", "1"];
 
-fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let executable = |file: &PathBuf| {
         use std::os::unix::fs::PermissionsExt;
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -95,8 +106,10 @@ fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     std::env::split_paths(path?).map(|folder| folder.join(program)).find(executable)
 }
 
-fn guest(program: &Path, folder: &Path) -> Command {
+fn guest(cage: &Cage, program: &Path, folder: &Path) -> Command {
+    let (program, words) = cage.around(program);
     let mut command = Command::new(program);
+    command.args(words);
     isolate(&mut command, folder);
     command
 }
@@ -114,8 +127,17 @@ fn isolate(command: &mut Command, folder: &Path) {
 pub(crate) struct Bounds {
     /// Time on the clock.
     pub(crate) wall: Duration,
-    /// Bytes of the largest file that it may write.
+    /// Bytes of the largest file that it may write; 0 for a guest whose output goes through a pipe.
     pub(crate) file_bytes: u64,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+}
+
+impl Bounds {
+    /// For a guest that writes no file.
+    pub(crate) fn piped(wall: Duration) -> Self {
+        Self { wall, file_bytes: 0, memory: MEMORY }
+    }
 }
 
 /// Why a run has no exit status of its own.
@@ -226,8 +248,13 @@ pub(crate) async fn run<G: Guest, T: Send + 'static>(
     let mut thread = tokio::task::spawn_blocking(move || {
         let mut guest = spawn().map_err(RunError::Spawn)?;
         if let Some(pid) = pid_of(guest.child()) {
-            restrain(pid, bounds);
             held.attach(pid);
+            // It is a few milliseconds from reading the first byte of its input: the loader comes first.
+            if let Err(error) = restrain(pid, bounds) {
+                held.cut();
+                held.reap(guest.child()).map_err(RunError::Spawn)?;
+                return Err(RunError::Spawn(error));
+            }
         }
         let value = drive(&mut guest);
         let status = held.reap(guest.child()).map_err(RunError::Spawn)?;
@@ -244,10 +271,12 @@ pub(crate) async fn run<G: Guest, T: Send + 'static>(
     Err(stopped)
 }
 
-/// Limits that a process inherits to nobody else: set from outside, since code between fork and exec is unsafe.
-fn restrain(pid: Pid, bounds: Bounds) {
+/// Limits that a process inherits to nobody else: set from outside, since code between fork and exec is unsafe. A
+/// guest that cannot be bounded does not run.
+fn restrain(pid: Pid, bounds: Bounds) -> io::Result<()> {
     let limits = [
-        (Resource::As, MEMORY),
+        (Resource::As, ADDRESSES.max(2 * bounds.memory)),
+        (Resource::Data, bounds.memory),
         (Resource::Fsize, bounds.file_bytes),
         (Resource::Nofile, OPEN_FILES),
         (Resource::Core, 0),
@@ -255,14 +284,19 @@ fn restrain(pid: Pid, bounds: Bounds) {
         (Resource::Cpu, bounds.wall.as_secs().saturating_mul(8).max(60)),
     ];
     for (resource, most) in limits {
+        // Not above what we are bound to ourselves: raising a limit is nobody's right.
+        let most = rustix::process::getrlimit(resource).maximum.map_or(most, |own| own.min(most));
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        if let Err(error) = rustix::process::prlimit(Some(pid), resource, limit) {
-            tracing::debug!(?resource, %error, "limit not set");
-        }
+        rustix::process::prlimit(Some(pid), resource, limit).or_else(gone)?;
     }
-    if let Err(error) = rustix::process::setpriority_process(Some(pid), 10) {
-        tracing::debug!(%error, "niceness not set");
-    }
+    rustix::process::setpriority_process(Some(pid), 10).or_else(|error| gone(error).map(|_| ()))?;
+    Ok(())
+}
+
+/// A process that has ended already needs no limit.
+fn gone(error: rustix::io::Errno) -> io::Result<Rlimit> {
+    let none = Rlimit { current: None, maximum: None };
+    if error == rustix::io::Errno::SRCH { Ok(none) } else { Err(error.into()) }
 }
 
 /// The last warnings and errors of a run.
@@ -337,14 +371,19 @@ mod tests {
     fn sleeper(folder: &Path) -> impl FnOnce() -> io::Result<Child> + Send + 'static {
         let folder = folder.to_owned();
         // The shell's child holds the pipe too: only killing the whole group lets the reader end.
-        move || guest(Path::new("/bin/sh"), &folder).args(["-c", "/bin/sleep 60 & wait"]).stdout(Stdio::piped()).spawn()
+        move || {
+            guest(&Cage::default(), Path::new("/bin/sh"), &folder)
+                .args(["-c", "/bin/sleep 60 & wait"])
+                .stdout(Stdio::piped())
+                .spawn()
+        }
     }
 
     fn drain(child: &mut Child) -> usize {
         child.stdout.take().map_or(0, |pipe| read_bounded(pipe, 10).0.len())
     }
 
-    const BOUNDS: Bounds = Bounds { wall: Duration::from_millis(100), file_bytes: 1 << 20 };
+    const BOUNDS: Bounds = Bounds { wall: Duration::from_millis(100), file_bytes: 1 << 20, memory: MEMORY };
 
     #[tokio::test]
     async fn a_run_over_its_time_is_killed_with_its_group() {

@@ -4,26 +4,34 @@
 //! upload and no report follows a lost lease.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::artwork::artwork;
 use crate::config::TranscodeConfig;
-use crate::encode::encode;
+use crate::encode::{Work, encode};
 use crate::ffmpeg::Tools;
-use crate::ladder::ladder;
+use crate::ladder::{Shape, ladder};
 use crate::lease::{Reporter, Stage, hold};
-use crate::master::{master, report};
-use crate::measure::{Limits, measure};
-use crate::probe::probe;
-use crate::publish::{publish, version};
-use crate::queue::{Backoff, Claim, Completion, Queue, QueueError};
+use crate::master::master;
+use crate::measure::{Limits, factor, measure};
+use crate::probe::{Probe, probe};
+use crate::publish::{Press, file, version};
+use crate::queue::{Backoff, Claim, Completion, Queue, QueueError, RenditionReport};
 use crate::reject::{Failure, Halt, Reason, disk};
-use crate::source::fetch;
+use crate::source::{Source, fetch};
+use crate::spool::{Spool, room};
 use crate::store::Store;
 use crate::workspace::Workspace;
+
+/// Segments between the encoders and the store: what a slow store may hold back, some megabytes.
+const OUTPUTS: usize = 8;
+/// A track that is encoded in a second or two needs no early listeners.
+const EARLY_LEAST_MS: u64 = 30_000;
 
 /// What every job of a worker uses.
 #[derive(Debug)]
@@ -73,33 +81,78 @@ async fn produce(
     job: &CancellationToken,
     reporter: &Reporter,
 ) -> Result<Completion, Halt> {
-    let Bench { config, tools, store, .. } = bench;
+    let Bench { config, queue, tools, store, .. } = bench;
     let limits = Limits { longest: config.max_duration, factor: config.time_limit_factor };
+    room(folder, claim.source.bytes.min(config.max_bytes).saturating_add(config.keep_free))?;
     let source = fetch(store, &claim.source, folder, config.max_bytes, job, reporter).await?;
     reporter.at(Stage::Probe, 0.0);
     let probe = probe(tools, &source, &claim.source.filename, folder, config.max_duration, job).await?;
-    let measured = measure(tools, &source, &probe, folder, limits, job, reporter).await?;
-    let rungs = ladder(probe.bit_rate);
-    let renditions = encode(tools, &source, &probe, &measured, &rungs, folder, limits, job, reporter).await?;
-    let cover = artwork(tools, &source, &probe, folder, job).await?;
+    let spool = Spool::create(folder, config.keep_free)?;
+    let samples = spool.path().to_owned();
+    let measured = measure(tools, &source, &probe, folder, spool, limits, job, reporter).await?;
+    let rungs = ladder(&config.ladder, &probe);
     let version = version(&source.sha256, &rungs, &tools.version, claim.fence);
-    let (duration_ms, factor, loudness) = (measured.millis(), measured.factor(), measured.loudness.clone());
-    let waveform = measured.peaks.finish(duration_ms, factor);
-    publish(store, &claim.track, &version, folder, &renditions, waveform, cover.as_deref(), job, reporter).await?;
-    let reports: Vec<_> = renditions.iter().map(report).collect();
+    let (duration_ms, loudness) = (measured.millis(), measured.loudness.clone());
+    let waveform = measured.peaks.finish(duration_ms, factor(loudness.gain_db));
+    let work = Arc::new(Work {
+        tools: tools.clone(),
+        source: source.path.clone(),
+        spool: samples,
+        folder: folder.to_owned(),
+        shape: Shape::of(&probe),
+        samples: measured.samples,
+        gain_db: loudness.gain_db,
+        rungs: rungs.clone(),
+        cores: config.cores,
+        limits,
+    });
+    let mut press = Press::new(store, queue, claim, &version, &rungs);
+    if config.early && duration_ms >= EARLY_LEAST_MS {
+        press.open_early();
+    }
+    press.add("waveform.json", waveform.into(), "application/json").await?;
+    let made = make(tools, &source, &probe, work, &mut press, job, reporter).await;
+    let (renditions, cover) = match made {
+        Ok(made) => made,
+        Err(Halt::Failed(failure)) if !failure.reason.is_retryable() => {
+            press.abandon().await;
+            return Err(failure.into());
+        }
+        Err(halt) => return Err(halt),
+    };
     Ok(Completion {
         fence: claim.fence,
-        master: master(&version, &reports),
+        master: master(&version, &renditions),
         version,
         duration_ms,
-        renditions: reports,
+        renditions,
         title: probe.tags.title,
         artist: probe.tags.artist,
         album: probe.tags.album,
-        artwork: cover.is_some(),
+        artwork: cover,
         waveform: true,
         loudness,
     })
+}
+
+/// Encodes and uploads side by side; the cover is made meanwhile.
+async fn make(
+    tools: &Tools,
+    source: &Source,
+    probe: &Probe,
+    work: Arc<Work>,
+    press: &mut Press<'_>,
+    job: &CancellationToken,
+    reporter: &Reporter,
+) -> Result<(Vec<RenditionReport>, bool), Halt> {
+    let folder = work.folder.clone();
+    let (out, outputs) = mpsc::channel(OUTPUTS);
+    let pictures = artwork(tools, source, probe, &folder, job);
+    let ((), (), covers) = tokio::try_join!(encode(work, out, job, reporter), press.run(outputs, job), pictures)?;
+    for (name, path) in &covers {
+        press.add(name, file(path).await?, "image/jpeg").await?;
+    }
+    Ok((press.finish(reporter).await?, !covers.is_empty()))
 }
 
 async fn settle(

@@ -16,17 +16,22 @@
 //! pass is reported as retryable; what cannot be reported at all is left to the lease's end.
 
 mod artwork;
+mod cage;
+mod cmaf;
 mod codecs;
 mod config;
 mod declared;
 mod doctor;
 mod encode;
 mod ffmpeg;
+mod heirs;
 mod job;
 mod ladder;
 mod lease;
 mod master;
 mod measure;
+mod meter;
+mod packets;
 mod playlist;
 mod probe;
 mod publish;
@@ -34,13 +39,15 @@ mod queue;
 mod reject;
 mod sniff;
 mod source;
+mod spool;
+mod stitch;
 mod store;
 mod tags;
 mod waveform;
 mod worker;
 mod workspace;
 
-pub use config::{ControlEndpoint, ObjectStore, TranscodeConfig};
+pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig};
 pub use doctor::examine;
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

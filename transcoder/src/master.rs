@@ -5,23 +5,35 @@
 
 use std::fmt::Write as _;
 
-use crate::encode::Rendition;
+use crate::encode::SEGMENT;
+use crate::playlist::SegmentFile;
 use crate::queue::RenditionReport;
 
-/// What is told about one rendition.
-pub(crate) fn report(rendition: &Rendition) -> RenditionReport {
-    let parts: Vec<(u64, f64)> = rendition.segments.iter().map(|segment| (segment.bytes, segment.seconds)).collect();
-    RenditionReport {
-        name: rendition.name.clone(),
-        bandwidth: peak(&parts, rendition.target as f64),
-        average_bandwidth: average(&parts),
-        codecs: rendition.codecs.clone(),
-    }
+/// How far above what is known a rendition of which only the beginning is known is said to go.
+const MARGIN: f64 = 1.1;
+
+/// BANDWIDTH and AVERAGE-BANDWIDTH of these segments.
+pub(crate) fn peak_and_average(segments: &[SegmentFile]) -> (u64, u64) {
+    let parts: Vec<(u64, f64)> = segments.iter().map(|segment| (segment.bytes, segment.seconds)).collect();
+    (peak(&parts, f64::from(SEGMENT)), average(&parts))
 }
+
+/// The master over growing playlists, beside the renditions' folders: each with its rate so far and the rate that its
+/// encoder was asked for. Nobody knows a peak that is still to come; what is said is a little above both.
+pub(crate) fn early(renditions: &[(RenditionReport, u64)]) -> String {
+    let mut text = HEAD.to_owned();
+    for (RenditionReport { name, bandwidth, codecs, .. }, asked) in renditions {
+        let bandwidth = ((*bandwidth).max(*asked) as f64 * MARGIN) as u64;
+        let _ = writeln!(text, "#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},CODECS=\"{codecs}\"\n{name}/live.m3u8");
+    }
+    text
+}
+
+const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n";
 
 /// The text of the alias `hls/<track>/master.m3u8`: URIs lead into the version's folder.
 pub(crate) fn master(version: &str, renditions: &[RenditionReport]) -> String {
-    let mut text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
+    let mut text = HEAD.to_owned();
     for rendition in renditions {
         let RenditionReport { name, bandwidth, average_bandwidth, codecs } = rendition;
         let _ = writeln!(

@@ -1,26 +1,29 @@
-//! Measuring: one decode for loudness, true peak, exact length and the waveform.
+//! Measuring: one decode for loudness, true peak, exact length, the waveform, and the samples that are encoded.
 //!
-//! The source is decoded to the very samples that the encoder will get; they come through a pipe and are measured here
-//! (EBU R128 by BS.1770-4, true peak with oversampling), so that no number has to be read out of a log.
+//! The source is decoded once, to the very samples that the encoders will get: they come through a pipe, are measured
+//! here (EBU R128 by BS.1770-4, true peak with oversampling), so that no number has to be read out of a log, and are
+//! laid down in the [`Spool`]. So a stranger's bytes meet one decoder in one process, and every encoder reads samples of
+//! ours, from wherever in the track it likes.
 //!
 //! Invariants: a source is decoded to its end or refused; a decode that runs over the longest length allowed, or over
-//! its time, is killed. The gain never lifts the true peak over [`CEILING`].
+//! its time, or would fill the disk, is killed. The gain never lifts the true peak over [`CEILING`].
 
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use ebur128::{EbuR128, Mode};
 use ffmpeg_sidecar::child::FfmpegChild;
 use tokio_util::sync::CancellationToken;
 
 use crate::ffmpeg::{Bounds, INPUT, Log, RunError, Tools, crashed, follow, run};
 use crate::ladder::Shape;
 use crate::lease::{Reporter, Stage};
+use crate::meter::Meters;
 use crate::probe::{Probe, too_long, unsupported, zero_length};
 use crate::queue::LoudnessReport;
 use crate::reject::{Failure, Halt, Reason};
 use crate::source::Source;
+use crate::spool::Spool;
 use crate::waveform::Peaks;
 
 /// Integrated loudness that a track is brought to, in LUFS.
@@ -32,6 +35,8 @@ const WHOLE: f64 = 0.98;
 /// The absolute gate of EBU R128: what is below has no loudness.
 const GATE: f64 = -70.0;
 const SILENT_PEAK: f64 = -120.0;
+/// Samples of one read: 64 KiB of stereo, as much as a pipe holds.
+const BLOCK: usize = 8192;
 
 /// What one decode told.
 #[derive(Debug)]
@@ -44,18 +49,14 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn seconds(&self) -> f64 {
-        self.samples as f64 / f64::from(self.rate)
-    }
-
     pub(crate) fn millis(&self) -> u64 {
         (self.samples * 1000 + u64::from(self.rate) / 2) / u64::from(self.rate)
     }
+}
 
-    /// The gain as a factor.
-    pub(crate) fn factor(&self) -> f64 {
-        10f64.powf(self.loudness.gain_db / 20.0)
-    }
+/// A gain in dB as a factor.
+pub(crate) fn factor(gain_db: f64) -> f64 {
+    10f64.powf(gain_db / 20.0)
 }
 
 struct Decoded {
@@ -64,7 +65,7 @@ struct Decoded {
     peak: f64,
     peaks: Peaks,
     over: bool,
-    meter_failed: Option<String>,
+    trouble: Option<Failure>,
     log: Log,
 }
 
@@ -74,6 +75,7 @@ pub(crate) async fn measure(
     source: &Source,
     probe: &Probe,
     folder: &Path,
+    mut spool: Spool,
     limits: Limits,
     cancel: &CancellationToken,
     progress: &Reporter,
@@ -91,28 +93,28 @@ pub(crate) async fn measure(
         let (out, log) = (child.take_stdout(), child.take_stderr());
         std::thread::scope(|scope| {
             let follower = scope.spawn(|| log.map(|pipe| follow(pipe, |_| {})).unwrap_or_default());
-            let mut decoded = listen(out, shape, most, |samples| {
+            let mut decoded = listen(out, shape, most, &mut spool, |samples| {
                 if let Some(expected) = expected {
                     reporter.at(Stage::Measure, samples as f64 / f64::from(shape.rate) / expected);
                 }
             });
-            // Over the limit: nobody reads any more, so ffmpeg must not go on writing.
-            if decoded.over {
+            // Nobody reads any more, so ffmpeg must not go on writing.
+            if decoded.over || decoded.trouble.is_some() {
                 let _ = child.kill();
             }
             decoded.log = follower.join().unwrap_or_default();
             decoded
         })
     };
-    let bounds = Bounds { wall: limits.wall(expected), file_bytes: 0 };
+    let bounds = Bounds::piped(limits.wall(expected));
     let ended = run(move || command.spawn(), bounds, cancel, drive).await;
     let (status, decoded) = ended.map_err(|error| halted(error, "measure"))?;
     if decoded.over {
         return Err(too_long(decoded.samples as f64 / f64::from(shape.rate), limits.longest.as_secs_f64()).into());
     }
     let trouble = format!("{status}: {}", decoded.log.tail());
-    if let Some(meter) = decoded.meter_failed {
-        return Err(Failure::new(Reason::EncoderFailed, "The loudness could not be measured.").because(meter).into());
+    if let Some(failure) = decoded.trouble {
+        return Err(failure.into());
     }
     if crashed(status) {
         let message = "ffmpeg crashed while decoding the file.";
@@ -209,19 +211,17 @@ fn gain(lufs: f64, peak: f64) -> LoudnessReport {
     }
 }
 
-fn listen(out: Option<impl Read>, shape: Shape, most: u64, mut at: impl FnMut(u64)) -> Decoded {
+fn listen(out: Option<impl Read>, shape: Shape, most: u64, spool: &mut Spool, mut at: impl FnMut(u64)) -> Decoded {
     let mut decoded = Decoded {
         samples: 0,
         lufs: f64::NEG_INFINITY,
         peak: 0.0,
         peaks: Peaks::default(),
         over: false,
-        meter_failed: None,
+        trouble: None,
         log: Log::default(),
     };
-    if let Err(error) = meter(out, shape, most, &mut at, &mut decoded) {
-        decoded.meter_failed = Some(error);
-    }
+    decoded.trouble = meter(out, shape, most, spool, &mut at, &mut decoded).err();
     decoded
 }
 
@@ -229,37 +229,43 @@ fn meter(
     out: Option<impl Read>,
     shape: Shape,
     most: u64,
+    spool: &mut Spool,
     at: &mut impl FnMut(u64),
     decoded: &mut Decoded,
-) -> Result<(), String> {
-    // The histogram bounds memory for any length and costs 0.1 LU at most.
-    let mode = Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
-    let mut meter = EbuR128::new(shape.channels, shape.rate, mode).map_err(|error| error.to_string())?;
-    let Some(mut out) = out else { return Err("no pipe".to_owned()) };
+) -> Result<(), Failure> {
+    let failed =
+        |error: String| Failure::new(Reason::EncoderFailed, "The loudness could not be measured.").because(error);
     let channels = usize::try_from(shape.channels).unwrap_or(2);
-    let frame = channels * 4;
-    let mut bytes = vec![0u8; frame * 8192];
-    let mut samples = Vec::with_capacity(channels * 8192);
+    let meters = Meters::new(shape).map_err(failed)?;
+    let Some(mut out) = out else { return Err(failed("no pipe".to_owned())) };
+    let frame = shape.frame();
+    let mut bytes = vec![0u8; frame * BLOCK];
     let mut held = 0;
     loop {
         let read = match out.read(&mut bytes[held..]) {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(failed(error.to_string())),
         };
         held += read;
         let whole = held - held % frame;
-        samples.clear();
-        samples.extend(bytes[..whole].chunks_exact(4).map(|four| {
+        let mut samples = Vec::with_capacity(whole / 4);
+        for four in bytes[..whole].chunks_exact_mut(4) {
             let sample = f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-            // One NaN would silence the meter for good.
-            if sample.is_finite() { sample } else { 0.0 }
-        }));
+            if sample.is_finite() {
+                samples.push(sample);
+            } else {
+                // One NaN would silence the meter for good, and an encoder as well.
+                four.fill(0);
+                samples.push(0.0);
+            }
+        }
+        spool.write(&bytes[..whole])?;
         bytes.copy_within(whole..held, 0);
         held -= whole;
-        meter.add_frames_f32(&samples).map_err(|error| error.to_string())?;
         decoded.peaks.add(&samples, channels);
+        meters.add(samples);
         decoded.samples += u64::try_from(whole / frame).unwrap_or(0);
         if decoded.samples > most {
             decoded.over = true;
@@ -267,10 +273,8 @@ fn meter(
         }
         at(decoded.samples);
     }
-    decoded.lufs = meter.loudness_global().map_err(|error| error.to_string())?;
-    for channel in 0..shape.channels {
-        decoded.peak = decoded.peak.max(meter.true_peak(channel).map_err(|error| error.to_string())?);
-    }
+    spool.finish()?;
+    (decoded.lufs, decoded.peak) = meters.finish().map_err(failed)?;
     Ok(())
 }
 
@@ -299,10 +303,13 @@ mod tests {
                 [sample.to_le_bytes(), sample.to_le_bytes()].concat()
             })
             .collect();
-        let decoded = listen(Some(&bytes[..]), shape, u64::MAX, |_| {});
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut spool = Spool::create(dir.path(), 0).expect("spool");
+        let decoded = listen(Some(&bytes[..]), shape, u64::MAX, &mut spool, |_| {});
+        assert_eq!(std::fs::read(spool.path()).expect("spooled"), bytes);
         assert!((decoded.lufs + 23.0).abs() < 0.1, "{}", decoded.lufs);
         assert!((20.0 * decoded.peak.log10() + 23.0).abs() < 0.1);
         assert_eq!(decoded.samples, 48_000 * 20);
-        assert!(listen(Some(&bytes[..]), shape, 1000, |_| {}).over);
+        assert!(listen(Some(&bytes[..]), shape, 1000, &mut spool, |_| {}).over);
     }
 }

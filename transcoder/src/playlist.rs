@@ -1,100 +1,76 @@
-//! Reading the media playlists that ffmpeg wrote (RFC 8216), to hold them against what was promised.
+//! Media playlists (RFC 8216) of renditions: growing, ended, and whole.
+//!
+//! Invariants: every name in them is one of ours, relative to the playlist; a growing playlist only ever gets longer; no
+//! segment is longer than the target duration, rounded (4.3.3.1).
 
-/// One segment line.
+use std::fmt::Write as _;
+
+use crate::encode::SEGMENT;
+
+/// One file of a rendition.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Segment {
-    pub(crate) uri: String,
-    /// Seconds, as written.
+pub(crate) struct SegmentFile {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
     pub(crate) seconds: f64,
 }
 
-/// A finished media playlist.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct MediaPlaylist {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) target: u64,
-    pub(crate) map: String,
+/// What a playlist says about its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// More will follow.
+    Growing,
+    /// It grew, and this is all of it.
+    Ended,
+    /// It was whole from the start.
+    Whole,
 }
 
-impl MediaPlaylist {
-    /// Parses a playlist of type VOD with one init section; says what is missing otherwise.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        if lines.next() != Some("#EXTM3U") {
-            return Err("no #EXTM3U".to_owned());
-        }
-        let (mut segments, mut target, mut map, mut ended, mut seconds) = (Vec::new(), None, None, false, None);
-        for line in lines {
-            if let Some(value) = line.strip_prefix("#EXTINF:") {
-                let value = value.split(',').next().unwrap_or_default();
-                seconds = Some(value.parse::<f64>().map_err(|_| format!("EXTINF {value:?}"))?);
-            } else if let Some(value) = line.strip_prefix("#EXT-X-TARGETDURATION:") {
-                target = value.parse().ok();
-            } else if let Some(value) = line.strip_prefix("#EXT-X-MAP:URI=\"") {
-                map = value.split('"').next().map(str::to_owned);
-            } else if line == "#EXT-X-ENDLIST" {
-                ended = true;
-            } else if !line.starts_with('#') {
-                let seconds = seconds.take().ok_or_else(|| format!("{line:?} has no EXTINF"))?;
-                segments.push(Segment { uri: plain(line)?, seconds });
-            }
-        }
-        let playlist = Self {
-            segments,
-            target: target.ok_or("no EXT-X-TARGETDURATION")?,
-            map: plain(&map.ok_or("no EXT-X-MAP")?)?,
-        };
-        if !ended {
-            return Err("no EXT-X-ENDLIST".to_owned());
-        }
-        if playlist.segments.is_empty() {
-            return Err("no segments".to_owned());
-        }
-        // RFC 8216, 4.3.3.1: rounded to the nearest second, no segment is longer than the target.
-        if let Some(segment) = playlist.segments.iter().find(|segment| segment.seconds.round() > playlist.target as f64)
-        {
-            return Err(format!("{} is longer than the target duration", segment.uri));
-        }
-        Ok(playlist)
+/// The text, with `prefix` before every name.
+pub(crate) fn media(state: State, prefix: &str, init: &str, segments: &[SegmentFile]) -> String {
+    let kind = if state == State::Whole { "VOD" } else { "EVENT" };
+    let mut text = format!(
+        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{SEGMENT}\n#EXT-X-MEDIA-SEQUENCE:0\n\
+         #EXT-X-PLAYLIST-TYPE:{kind}\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"{prefix}{init}\"\n"
+    );
+    for segment in segments {
+        let _ = write!(text, "#EXTINF:{:.6},\n{prefix}{}\n", segment.seconds, segment.name);
     }
-
-    pub(crate) fn seconds(&self) -> f64 {
-        self.segments.iter().map(|segment| segment.seconds).sum()
+    if state != State::Growing {
+        text.push_str("#EXT-X-ENDLIST\n");
     }
+    text
 }
 
-/// A name in the same folder: anything else would escape a ticket's path or name an object that nobody uploads.
-fn plain(uri: &str) -> Result<String, String> {
-    let fine = !uri.is_empty()
-        && uri.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        && !uri.starts_with('.');
-    if fine { Ok(uri.to_owned()) } else { Err(format!("{uri:?} is no plain name")) }
+/// How many segments a playlist of ours names, and whether it has ended.
+pub(crate) fn read(text: &str) -> (usize, bool) {
+    let segments = text.lines().filter(|line| line.starts_with("#EXTINF:")).count();
+    (segments, text.lines().any(|line| line == "#EXT-X-ENDLIST"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:6\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:6.013968,\nseg-00000.m4s\n#EXTINF:1.5,\nseg-00001.m4s\n#EXT-X-ENDLIST\n";
-
-    #[test]
-    fn what_ffmpeg_writes_is_read() {
-        let playlist = MediaPlaylist::parse(GOOD).expect("parse");
-        assert_eq!((playlist.segments.len(), playlist.target, playlist.map.as_str()), (2, 6, "init.mp4"));
-        assert!((playlist.seconds() - 7.513968).abs() < 1e-9);
+    fn segments(count: usize) -> Vec<SegmentFile> {
+        (0..count).map(|n| SegmentFile { name: format!("seg-{n:05}.m4s"), bytes: 1, seconds: 6.013_968 }).collect()
     }
 
     #[test]
-    fn what_must_not_be_published_is_refused() {
-        for (from, to) in [
-            ("#EXT-X-ENDLIST\n", ""),
-            ("seg-00001.m4s", "/seg-00001.m4s"),
-            ("seg-00001.m4s", "http://x/seg"),
-            ("TARGETDURATION:6", "TARGETDURATION:5"),
-            ("init.mp4", "../init.mp4"),
-            ("#EXTINF:1.5,\n", ""),
-        ] {
-            assert!(MediaPlaylist::parse(&GOOD.replacen(from, to, 1)).is_err(), "{from} -> {to}");
-        }
+    fn a_growing_playlist_is_the_beginning_of_the_ended_one() {
+        let growing = media(State::Growing, "", "init.mp4", &segments(2));
+        let ended = media(State::Ended, "", "init.mp4", &segments(3));
+        assert!(ended.starts_with(&growing), "{growing}\n{ended}");
+        assert_eq!((read(&growing), read(&ended)), ((2, false), (3, true)));
+        assert!(media(State::Whole, "", "init.mp4", &segments(1)).contains("#EXT-X-PLAYLIST-TYPE:VOD\n"));
+    }
+
+    #[test]
+    fn a_playlist_for_another_folder_leads_there_with_every_name() {
+        let text = media(State::Growing, "../../v-2/a64/", "init.mp4", &segments(1));
+        assert!(
+            text.contains("URI=\"../../v-2/a64/init.mp4\"") && text.contains("\n../../v-2/a64/seg-00000.m4s\n"),
+            "{text}"
+        );
     }
 }

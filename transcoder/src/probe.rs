@@ -26,13 +26,15 @@ const LOG_MAX: usize = 64 * 1024;
 const WALL: Duration = Duration::from_secs(60);
 
 /// What is known about a source before it is decoded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Probe {
     /// Samples per second of the source.
     pub(crate) sample_rate: u32,
     pub(crate) channels: u32,
     /// Bits per second of the audio stream; `None` for lossless sources, which bound nothing.
     pub(crate) bit_rate: Option<u64>,
+    /// Bits per second of the samples themselves, where FLAC holds them bit by bit.
+    pub(crate) lossless: Option<u64>,
     /// Seconds that the file's own headers declare.
     pub(crate) declared: Option<f64>,
     /// Cut off for certain, by an unknown length.
@@ -82,6 +84,7 @@ pub(crate) async fn probe(
         sample_rate: sample_rate.and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate > 0).unwrap_or(44_100),
         channels: channels.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(2),
         bit_rate: bit_rate(&answer, streams, audio, source.bytes, probed),
+        lossless: lossless(audio),
         declared: match said {
             Declared::Seconds(seconds) => Some(seconds),
             Declared::AsProbed => probed,
@@ -148,7 +151,7 @@ async fn ask(tools: &Tools, source: &Source, folder: &Path, cancel: &Cancellatio
     let mut command = tools.ffprobe(folder);
     command.args(INPUT).args(["-of", "json=compact=1", "-show_entries"]).arg(
         "format=format_name,duration,bit_rate,probe_score:format_tags:stream=index,codec_type,codec_name,codec_tag_string,\
-         sample_rate,channels,duration,bit_rate,bits_per_raw_sample:stream_disposition=attached_pic:stream_tags",
+         sample_rate,sample_fmt,channels,duration,bit_rate,bits_per_raw_sample:stream_disposition=attached_pic:stream_tags",
     );
     command.arg("-i").arg(&source.path);
     let drive = |child: &mut Child| {
@@ -159,7 +162,7 @@ async fn ask(tools: &Tools, source: &Source, folder: &Path, cancel: &Cancellatio
             (out, log.join().unwrap_or_default())
         })
     };
-    let bounds = Bounds { wall: WALL, file_bytes: 0 };
+    let bounds = Bounds::piped(WALL);
     let (status, ((out, over), log)) = match run(move || command.spawn(), bounds, cancel, drive).await {
         Ok(ended) => ended,
         Err(RunError::Cancelled) => return Err(Halt::Cancelled),
@@ -270,6 +273,20 @@ fn is_lossless(codec: &str) -> bool {
                 | "wmalossless"
                 | "mp4als"
         )
+}
+
+/// Bits per second of samples that ffmpeg's FLAC encoder keeps as they are: whole numbers of 16 or 24 bits, up to eight
+/// channels. `None` for everything else, lossy sources first.
+fn lossless(audio: &Value) -> Option<u64> {
+    let codec = text(&audio["codec_name"]).filter(|codec| is_lossless(codec) && !codec.starts_with("dsd_"))?;
+    let declared = number(&audio["bits_per_raw_sample"]).filter(|bits| *bits > 0);
+    let bits = match text(&audio["sample_fmt"])? {
+        "s16" | "s16p" => 16,
+        "s32" | "s32p" => declared.or_else(|| codec.starts_with("pcm_s24").then_some(24)).filter(|bits| *bits <= 24)?,
+        _ => return None,
+    };
+    let (rate, channels) = (number(&audio["sample_rate"])?, number(&audio["channels"])?);
+    ((1..=192_000).contains(&rate) && (1..=8).contains(&channels)).then_some(rate * channels * bits)
 }
 
 fn bit_rate(answer: &Value, streams: &[Value], audio: &Value, bytes: u64, probed: Option<f64>) -> Option<u64> {

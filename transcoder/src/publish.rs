@@ -1,37 +1,59 @@
-//! Publishing: every object of a version into the store, then nothing.
+//! Publishing: every object of a version into the store, as it is made.
 //!
-//! Order: init and media segments, waveform and cover first, in parallel; the media playlists only after the store has
-//! acknowledged all of them; the alias is the control plane's, after this. No playlist ever names what is not there.
+//! Order: an init section and segments first, and only what the store has acknowledged is named by a playlist. While a
+//! track is encoded, each rendition has a growing playlist `live.m3u8` (type EVENT) and the version a master
+//! `early.m3u8` over them, which the control plane hands out once it was told of it; at the end each rendition gets its
+//! whole `index.m3u8` (type VOD), and the growing one its end. The alias is the control plane's, after all of this.
 //!
 //! Invariants: objects go only under `hls/<track>/<version>/`, and the version ends in the attempt's fence, so that a
-//! late worker cannot mix its bytes into another attempt's folder.
+//! late worker cannot mix its bytes into another attempt's folder. The one exception leads listeners away from such a
+//! folder: see [`crate::heirs`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::artwork::COVER;
-use crate::encode::{INDEX, Rendition};
+use crate::encode::Output;
+use crate::heirs::Heirs;
 use crate::ladder::Rung;
 use crate::lease::{Reporter, Stage};
+use crate::master::{early, peak_and_average};
 use crate::measure::{CEILING, TARGET};
+use crate::playlist::{SegmentFile, State, media};
+use crate::queue::{Claim, Queue, QueueError, RenditionReport};
 use crate::reject::{Failure, Halt, Reason, disk};
-use crate::source::{hex, ratio};
+use crate::source::hex;
 use crate::store::Store;
 
 /// Uploads at once: enough to hide a round trip, few enough to keep a small server alive.
 const UPLOADS: usize = 8;
 /// Raised whenever the same source and settings would give other bytes.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
+/// Segments of each rendition that a player finds when it comes early: what it wants to have before it plays.
+const EARLY: usize = 2;
+/// The least time between two versions of a growing playlist: an edge keeps one for a second.
+const GROW_EVERY: Duration = Duration::from_secs(1);
+/// Names in a rendition's folder, and of the master over the growing playlists.
+const INIT: &str = "init.mp4";
+pub(crate) const INDEX: &str = "index.m3u8";
+pub(crate) const LIVE: &str = "live.m3u8";
+const MASTER: &str = "early.m3u8";
+
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
 /// The name of the version: what went in, how, by what, and which attempt.
 pub(crate) fn version(source_sha256: &str, rungs: &[Rung], encoder: &str, fence: i64) -> String {
-    let ladder: Vec<String> = rungs.iter().map(|rung| rung.bit_rate.to_string()).collect();
+    let ladder: Vec<String> = rungs.iter().map(|rung| format!("{}:{}", rung.name, rung.bit_rate)).collect();
     let settings = format!(
-        "segue {REVISION}; aac {}; segment {}; target {TARGET}; ceiling {CEILING}",
+        "segue {REVISION}; {}; segment {}; target {TARGET}; ceiling {CEILING}",
         ladder.join(","),
         crate::encode::SEGMENT
     );
@@ -39,81 +61,264 @@ pub(crate) fn version(source_sha256: &str, rungs: &[Rung], encoder: &str, fence:
     format!("{}-{fence}", hex(&hash[..8]))
 }
 
-struct Object {
-    key: String,
-    body: Body,
-    content_type: &'static str,
+/// One rendition, as far as the store has it.
+#[derive(Debug)]
+struct Shelf {
+    rung: Rung,
+    codecs: String,
+    opened: bool,
+    /// In order; `None` has come and is on its way.
+    segments: Vec<(Option<()>, SegmentFile)>,
+    ended: bool,
+    /// Segments that the growing playlist names.
+    told: usize,
 }
 
-enum Body {
-    File(PathBuf),
-    Bytes(Bytes),
+impl Shelf {
+    /// What a playlist may name.
+    fn there(&self) -> usize {
+        if self.opened { self.segments.iter().take_while(|(there, _)| there.is_some()).count() } else { 0 }
+    }
+
+    fn files(&self, count: usize) -> Vec<SegmentFile> {
+        self.segments.iter().take(count).map(|(_, file)| file.clone()).collect()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.ended && self.there() == self.segments.len()
+    }
+
+    fn report(&self, count: usize) -> RenditionReport {
+        let (bandwidth, average_bandwidth) = peak_and_average(&self.files(count));
+        RenditionReport { name: self.rung.name.clone(), bandwidth, average_bandwidth, codecs: self.codecs.clone() }
+    }
 }
 
-/// Uploads a version whole; `Ok` means that every object of it was acknowledged.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is a different thing that a job owns; a struct would only rename them"
-)]
-pub(crate) async fn publish(
-    store: &Store,
-    track: &str,
-    version: &str,
-    folder: &Path,
-    renditions: &[Rendition],
-    waveform: Vec<u8>,
-    cover: Option<&Path>,
-    cancel: &CancellationToken,
-    progress: &Reporter,
-) -> Result<(), Halt> {
-    progress.at(Stage::Publish, 0.0);
-    let root = format!("hls/{track}/{version}");
-    let file = |rendition: &Rendition, name: &str, content_type| Object {
-        key: format!("{root}/{}/{name}", rendition.name),
-        body: Body::File(folder.join(&rendition.name).join(name)),
-        content_type,
-    };
-    let mut media = vec![Object {
-        key: format!("{root}/waveform.json"),
-        body: Body::Bytes(Bytes::from(waveform)),
-        content_type: "application/json",
-    }];
-    if let Some(cover) = cover {
-        media.push(Object {
-            key: format!("{root}/{COVER}"),
-            body: Body::File(cover.to_owned()),
-            content_type: "image/jpeg",
-        });
-    }
-    for rendition in renditions {
-        media.push(file(rendition, &rendition.init, "audio/mp4"));
-        media.extend(rendition.segments.iter().map(|segment| file(rendition, &segment.name, "audio/mp4")));
-    }
-    let playlists: Vec<Object> =
-        renditions.iter().map(|rendition| file(rendition, INDEX, "application/vnd.apple.mpegurl")).collect();
-    let all = media.len() + playlists.len();
-    let mut sent = 0;
-    for batch in [media, playlists] {
-        let uploads = stream::iter(batch).map(|object| upload(store, object)).buffer_unordered(UPLOADS);
-        let uploads = uploads.try_for_each(|()| {
-            sent += 1;
-            progress.at(Stage::Publish, ratio(sent, all as u64) * 0.98);
-            futures::future::ready(Ok(()))
-        });
-        tokio::select! {
-            () = cancel.cancelled() => return Err(Halt::Cancelled),
-            uploaded = uploads => uploaded?,
+/// What an upload was.
+enum Sent {
+    Init(usize),
+    Segment(usize, usize),
+}
+
+/// Puts one version into the store.
+pub(crate) struct Press<'a> {
+    store: &'a Store,
+    queue: &'a Queue,
+    claim: &'a Claim,
+    root: String,
+    shelves: Vec<Shelf>,
+    heirs: Heirs,
+    /// `None`: nobody is to come early.
+    early: Option<Early>,
+    uploads: FuturesUnordered<BoxFuture<'a, Result<Sent, Failure>>>,
+}
+
+/// How far the early playlists are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Early {
+    Waiting,
+    Told(Instant),
+}
+
+impl<'a> Press<'a> {
+    pub(crate) fn new(store: &'a Store, queue: &'a Queue, claim: &'a Claim, version: &str, rungs: &[Rung]) -> Self {
+        let shelf = |rung: &Rung| Shelf {
+            rung: rung.clone(),
+            codecs: String::new(),
+            opened: false,
+            segments: Vec::new(),
+            ended: false,
+            told: 0,
+        };
+        Self {
+            store,
+            queue,
+            claim,
+            root: format!("hls/{}/{version}", claim.track),
+            shelves: rungs.iter().map(shelf).collect(),
+            heirs: Heirs::new(&claim.track, version),
+            early: None,
+            uploads: FuturesUnordered::new(),
         }
     }
-    Ok(())
+
+    /// From here on listeners may come while it is encoded.
+    pub(crate) fn open_early(&mut self) {
+        self.early = Some(Early::Waiting);
+    }
+
+    /// Uploads one thing of the version that is no rendition.
+    pub(crate) async fn add(&mut self, name: &str, body: Bytes, content_type: &'static str) -> Result<(), Halt> {
+        put(self.store, format!("{}/{name}", self.root), body, content_type).await.map_err(Halt::from)
+    }
+
+    /// Takes everything that is made, to the end; `Ok` means that the store acknowledged every object of the version.
+    pub(crate) async fn run(
+        &mut self,
+        mut made: mpsc::Receiver<Output>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Halt> {
+        let mut ended = false;
+        while !ended || !self.uploads.is_empty() {
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Halt::Cancelled),
+                output = made.recv(), if !ended && self.uploads.len() < UPLOADS => match output {
+                    Some(output) => self.take(output)?,
+                    None => ended = true,
+                },
+                Some(sent) = self.uploads.next(), if !self.uploads.is_empty() => {
+                    match sent? {
+                        Sent::Init(rendition) => self.shelf(rendition)?.opened = true,
+                        Sent::Segment(rendition, number) => {
+                            if let Some((there, _)) = self.shelf(rendition)?.segments.get_mut(number) {
+                                *there = Some(());
+                            }
+                        }
+                    }
+                    self.grow().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shelf(&mut self, rendition: usize) -> Result<&mut Shelf, Halt> {
+        let missing = || Failure::new(Reason::WorkerFailed, "The transcoder lost track of a rendition.").into();
+        self.shelves.get_mut(rendition).ok_or_else(missing)
+    }
+
+    fn take(&mut self, output: Output) -> Result<(), Halt> {
+        let (rendition, name, body, sent) = match output {
+            Output::Opened { rendition, init, codecs } => {
+                self.shelf(rendition)?.codecs = codecs;
+                (rendition, INIT.to_owned(), init, Sent::Init(rendition))
+            }
+            Output::Segment { rendition, bytes, seconds } => {
+                let shelf = self.shelf(rendition)?;
+                let number = shelf.segments.len();
+                let name = format!("seg-{number:05}.m4s");
+                shelf.segments.push((None, SegmentFile { name: name.clone(), bytes: bytes.len() as u64, seconds }));
+                (rendition, name, bytes, Sent::Segment(rendition, number))
+            }
+            Output::Ended { rendition } => {
+                self.shelf(rendition)?.ended = true;
+                return Ok(());
+            }
+        };
+        let folder = self.shelf(rendition)?.rung.name.clone();
+        let key = format!("{}/{folder}/{name}", self.root);
+        let store = self.store;
+        self.uploads.push(Box::pin(async move { put(store, key, body, "audio/mp4").await.map(|()| sent) }));
+        Ok(())
+    }
+
+    /// Tells what is new in the growing playlists, where somebody may look at them.
+    async fn grow(&mut self) -> Result<(), Halt> {
+        match self.early {
+            None => Ok(()),
+            Some(Early::Waiting) => {
+                let is_ready = |shelf: &Shelf| shelf.there() >= EARLY || shelf.is_whole();
+                if !self.shelves.iter().all(is_ready) {
+                    return Ok(());
+                }
+                self.heirs.find(self.store, &self.claim.early, &self.shelves_names()).await;
+                self.write_live(State::Growing).await?;
+                self.announce().await
+            }
+            Some(Early::Told(at)) if at.elapsed() < GROW_EVERY => Ok(()),
+            Some(Early::Told(_)) => {
+                self.early = Some(Early::Told(Instant::now()));
+                self.write_live(State::Growing).await
+            }
+        }
+    }
+
+    fn shelves_names(&self) -> Vec<String> {
+        self.shelves.iter().map(|shelf| shelf.rung.name.clone()).collect()
+    }
+
+    async fn announce(&mut self) -> Result<(), Halt> {
+        let reports: Vec<(RenditionReport, u64)> =
+            self.shelves.iter().map(|shelf| (shelf.report(shelf.there()), shelf.rung.bit_rate)).collect();
+        self.add(MASTER, Bytes::from(early(&reports)), PLAYLIST).await?;
+        self.early = Some(Early::Told(Instant::now()));
+        let version = self.root.rsplit('/').next().unwrap_or_default();
+        match self.queue.early(self.claim, version).await {
+            Ok(()) => {
+                tracing::info!(job = %self.claim.job, track = %self.claim.track, "can be played");
+                Ok(())
+            }
+            Err(QueueError::LeaseLost) => Err(Halt::Cancelled),
+            Err(error) => {
+                // It is a courtesy: the track is ready in a while anyhow.
+                tracing::warn!(job = %self.claim.job, %error, "nobody is told that it can be played early");
+                self.early = None;
+                Ok(())
+            }
+        }
+    }
+
+    async fn write_live(&mut self, state: State) -> Result<(), Halt> {
+        for shelf in &mut self.shelves {
+            let there = shelf.there();
+            if there == shelf.told && state == State::Growing {
+                continue;
+            }
+            shelf.told = there;
+            let files = shelf.files(there);
+            // A rendition that is whole ends at once, though others still grow.
+            let state = if shelf.is_whole() { State::Ended } else { state };
+            let text = media(state, "", INIT, &files);
+            let key = format!("{}/{}/{LIVE}", self.root, shelf.rung.name);
+            put(self.store, key, Bytes::from(text), PLAYLIST).await?;
+            self.heirs.follow(self.store, &shelf.rung.name, state, INIT, &files).await;
+        }
+        Ok(())
+    }
+
+    /// The playlists of a version that is whole, and what was made.
+    pub(crate) async fn finish(&mut self, progress: &Reporter) -> Result<Vec<RenditionReport>, Halt> {
+        progress.at(Stage::Publish, 0.5);
+        if self.shelves.iter().any(|shelf| !shelf.is_whole()) {
+            let message = "The transcoder lost a part of the result.";
+            return Err(Failure::new(Reason::WorkerFailed, message).into());
+        }
+        for shelf in &self.shelves {
+            let text = media(State::Whole, "", INIT, &shelf.files(shelf.segments.len()));
+            let key = format!("{}/{}/{INDEX}", self.root, shelf.rung.name);
+            put(self.store, key, Bytes::from(text), PLAYLIST).await?;
+        }
+        if matches!(self.early, Some(Early::Told(_))) {
+            self.write_live(State::Ended).await?;
+        } else {
+            // Listeners of an attempt before this one wait for what comes, however late.
+            self.heirs.find(self.store, &self.claim.early, &self.shelves_names()).await;
+            for shelf in &self.shelves {
+                let files = shelf.files(shelf.segments.len());
+                self.heirs.follow(self.store, &shelf.rung.name, State::Ended, INIT, &files).await;
+            }
+        }
+        Ok(self.shelves.iter().map(|shelf| shelf.report(shelf.segments.len())).collect())
+    }
+
+    /// After a failure that no other attempt will mend: whoever listens hears what there is and comes to an end.
+    pub(crate) async fn abandon(&mut self) {
+        if matches!(self.early, Some(Early::Told(_)))
+            && let Err(error) = self.write_live(State::Ended).await
+        {
+            tracing::warn!(job = %self.claim.job, ?error, "early playlists not ended; their removal will tell");
+        }
+    }
 }
 
-async fn upload(store: &Store, object: Object) -> Result<(), Failure> {
-    let body = match object.body {
-        Body::Bytes(bytes) => bytes,
-        Body::File(path) => Bytes::from(tokio::fs::read(&path).await.map_err(|error| disk("read an output", &error))?),
-    };
-    store.put(&object.key, body, object.content_type).await.map_err(|error| {
+/// Uploads a file of the folder.
+pub(crate) async fn file(path: &Path) -> Result<Bytes, Halt> {
+    let read = tokio::fs::read(path).await.map_err(|error| disk("read an output", &error))?;
+    Ok(Bytes::from(read))
+}
+
+async fn put(store: &Store, key: String, body: Bytes, content_type: &'static str) -> Result<(), Failure> {
+    store.put(&key, body, content_type).await.map_err(|error| {
         let message = "The result could not be written to the object store.";
         Failure::new(Reason::StoreUnavailable, message).because(error)
     })
@@ -122,21 +327,24 @@ async fn upload(store: &Store, object: Object) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Ladder;
     use crate::ladder::ladder;
+    use crate::probe::Probe;
 
     #[test]
     fn a_version_changes_with_each_of_its_causes() {
-        let base = version("aa", &ladder(None), "ffmpeg version 5.1", 3);
+        let rungs = |bit_rate| ladder(&Ladder::default(), &Probe { bit_rate, ..Probe::default() });
+        let base = version("aa", &rungs(None), "ffmpeg version 5.1", 3);
         let (hash, fence) = base.split_once('-').expect("fence");
         assert_eq!((hash.len(), fence), (16, "3"));
-        assert_eq!(base, version("aa", &ladder(None), "ffmpeg version 5.1", 3));
+        assert_eq!(base, version("aa", &rungs(None), "ffmpeg version 5.1", 3));
         for other in [
-            version("ab", &ladder(None), "ffmpeg version 5.1", 3),
-            version("aa", &ladder(Some(64_000)), "ffmpeg version 5.1", 3),
-            version("aa", &ladder(None), "ffmpeg version 6", 3),
+            version("ab", &rungs(None), "ffmpeg version 5.1", 3),
+            version("aa", &rungs(Some(64_000)), "ffmpeg version 5.1", 3),
+            version("aa", &rungs(None), "ffmpeg version 6", 3),
         ] {
             assert_ne!(other.split('-').next(), Some(hash));
         }
-        assert_eq!(version("aa", &ladder(None), "ffmpeg version 5.1", 4), format!("{hash}-4"));
+        assert_eq!(version("aa", &rungs(None), "ffmpeg version 5.1", 4), format!("{hash}-4"));
     }
 }

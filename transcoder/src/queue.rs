@@ -33,6 +33,9 @@ pub(crate) struct Claim {
     pub(crate) attempt: u32,
     pub(crate) lease_ms: u64,
     pub(crate) source: SourceRef,
+    /// Versions of attempts that died while listeners could play them, oldest first.
+    #[serde(default)]
+    pub(crate) early: Vec<String>,
 }
 
 /// The upload that a job is about.
@@ -57,6 +60,12 @@ struct ProgressReport<'a> {
     fence: i64,
     stage: &'a str,
     progress: f64,
+}
+
+#[derive(Serialize)]
+struct EarlyReport<'a> {
+    fence: i64,
+    version: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -204,6 +213,13 @@ impl Queue {
         }
     }
 
+    /// Says that the version can be played while it is still encoded.
+    pub(crate) async fn early(&self, claim: &Claim, version: &str) -> Result<(), QueueError> {
+        let path = format!("/v1/worker/jobs/{}/early", claim.job);
+        let body = EarlyReport { fence: claim.fence, version };
+        self.post(&path, &body, Duration::from_secs(5)).await.map(|_| ())
+    }
+
     /// Hands the finished version over; the control plane writes the alias.
     pub(crate) async fn complete(&self, claim: &Claim, completion: &Completion) -> Result<(), QueueError> {
         let path = format!("/v1/worker/jobs/{}/complete", claim.job);
@@ -285,7 +301,8 @@ fn check(claim: &Claim) -> Result<(), QueueError> {
     let word = |text: &str| {
         (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
-    if word(&claim.job) && word(&claim.track) && !claim.source.key.is_empty() && claim.lease_ms > 0 {
+    let early = claim.early.iter().all(|version| word(version));
+    if word(&claim.job) && word(&claim.track) && early && !claim.source.key.is_empty() && claim.lease_ms > 0 {
         return Ok(());
     }
     Err(QueueError::Unreachable("not the worker protocol: a claim whose names are no ids".to_owned()))
@@ -333,6 +350,7 @@ mod tests {
             attempt: 1,
             lease_ms: 1000,
             source: SourceRef { key: "uploads/x".into(), bytes: 1, filename: String::new() },
+            early: Vec::new(),
         };
         assert!(check(&claim("abcdefgh2345")).is_ok());
         for bad in ["", "../x", "a/b", "a?b"] {

@@ -81,6 +81,20 @@ impl Store {
         })
     }
 
+    /// Reads an object that has at most `most` bytes.
+    pub(crate) async fn small(&self, key: &str, most: usize) -> Result<Vec<u8>, StoreError> {
+        let mut object = self.open(key).await?;
+        let failed = |cause: String| StoreError::Failed { what: format!("GET {key}"), cause };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = object.body.try_next().await.map_err(|error| failed(error.to_string()))? {
+            if bytes.len() + chunk.len() > most {
+                return Err(failed(format!("it has more than {most} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
     /// Removes an object.
     pub(crate) async fn remove(&self, key: &str) -> Result<(), StoreError> {
         self.client.delete_object().bucket(&self.bucket).key(key).send().await.map(|_| ()).map_err(|error| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 const LONGEST: usize = 200;
 
 /// What a listener sees of a track.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tags {
     pub(crate) title: String,
     pub(crate) artist: Option<String>,

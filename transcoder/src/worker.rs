@@ -78,7 +78,8 @@ impl Worker {
         let queue = Queue::new(&config.control, &config.name).map_err(StartError::Control)?;
         let store = Store::new(&config.objects);
         let count = config.slots.max(1);
-        tracing::info!(worker = %config.name, slots = count, ffmpeg = %tools.version, "worker started");
+        let no_network = tools.cage.is_without_network();
+        tracing::info!(worker = %config.name, slots = count, cores = config.cores, ffmpeg = %tools.version, no_network, "worker started");
         let bench = Arc::new(Bench { config, queue, store, tools, workspace });
         let stop = CancellationToken::new();
         let mut slots = JoinSet::new();

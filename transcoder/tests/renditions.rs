@@ -175,6 +175,8 @@ async fn artwork_tags_and_waveform_come_along() {
     assert!(cover.starts_with(b"\xff\xd8\xff"));
     let size = ffmpeg(["-i", folder.join("cover.jpg").to_str().unwrap(), "-f", "null", "-"]);
     assert!(size.contains("1000x500"), "{size}");
+    let size = ffmpeg(["-i", folder.join("cover-320.jpg").to_str().unwrap(), "-f", "null", "-"]);
+    assert!(size.contains("320x160"), "{size}");
     let waveform: Value = serde_json::from_slice(&std::fs::read(folder.join("waveform.json")).unwrap()).unwrap();
     assert_eq!(waveform["version"], 1);
     assert_eq!(waveform["duration_ms"], done["duration_ms"]);

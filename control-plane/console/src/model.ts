@@ -32,6 +32,8 @@ export interface Track {
   bytes: number | null;
   duration_ms: number | null;
   version: string | null;
+  /** Ready, or to be heard while it is still encoded. */
+  playable: boolean;
   /** 0 to 1. */
   progress: number;
   stage: Stage | null;

@@ -14,7 +14,8 @@ use super::request::{Body, track_id};
 use crate::error::ApiError;
 use crate::ids::NoRandomness;
 use crate::state::{Parts, Shared};
-use crate::store::tracks;
+use crate::store::early;
+use crate::store::tracks::{self, Status};
 use crate::{clock, objects};
 
 /// Longest `sid` and `sub`, in bytes: what a fact keeps of them whole.
@@ -62,7 +63,8 @@ pub(crate) struct Issued {
     /// `None`: the URL is a scheme's, and holds its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
-    /// `<edge>/p/<ticket>/hls/<track>/master.m3u8`, or what the scheme makes of `<edge>/hls/<track>/master.m3u8`.
+    /// `<edge>/p/<ticket>/hls/<track>/master.m3u8`, or `…/<version>/early.m3u8` while the track is encoded; or what the
+    /// scheme makes of `<edge>/hls/<track>/master.m3u8`.
     url: String,
     /// Seconds since the epoch.
     expires: i64,
@@ -75,9 +77,7 @@ pub(crate) async fn issue(
     Body(mut grant): Body<Grant>,
 ) -> Result<(StatusCode, Json<Issued>), ApiError> {
     let id = track_id(id)?;
-    if tracks::get(&parts.store, &id).await?.is_none() {
-        return Err(ApiError::NotFound("track"));
-    }
+    let track = tracks::get(&parts.store, &id).await?.ok_or(ApiError::NotFound("track"))?;
     let name = |what: &str, text: Option<&str>| match text {
         Some(text) if text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control) => {
             Err(ApiError::invalid(format!("`{what}` must be 1 to {NAME_MAX} bytes of text without control characters")))
@@ -124,7 +124,10 @@ pub(crate) async fn issue(
             message: "no signing key is valid at this time; add one under [keys]".to_owned(),
         })?
         .map_err(|error| ApiError::invalid(error.to_string()))?;
-    let url = format!("{}/p/{ticket}/{}", parts.edge_base, objects::alias_key(&id));
+    // A track that is still encoded is played from where it grows; the ticket opens the alias as well.
+    let early = if track.status == Status::Ready { None } else { early::of_track(&parts.store, &id).await? };
+    let key = early.map_or_else(|| objects::alias_key(&id), |version| objects::early_key(&id, &version));
+    let url = format!("{}/p/{ticket}/{key}", parts.edge_base);
     Ok((StatusCode::CREATED, Json(Issued { ticket: Some(ticket), url, expires, sid })))
 }
 

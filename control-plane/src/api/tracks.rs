@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::removals::Removal;
 use crate::store::tracks::NewTrack;
-use crate::store::{StoreError, keys, removals, tracks, transaction};
+use crate::store::{StoreError, early, keys, removals, tracks, transaction};
 use crate::{clock, ids, objects, sweeper, views};
 
 /// Longest file name and title, in bytes: what file systems take.
@@ -137,7 +137,11 @@ pub(crate) async fn create(
 pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Value>, ApiError> {
     let rows = tracks::list(&parts.store, page.cursor()?, page.limit()).await?;
     let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
-    let shown = rows.into_iter().map(|row| views::Track::new(row, &parts.keys, &parts.edge_base));
+    let early = early::all(&parts.store).await?;
+    let shown = rows.into_iter().map(|row| {
+        let early = early.contains_key(&row.id);
+        views::Track::new(row, early, &parts.keys, &parts.edge_base)
+    });
     Ok(Json(json!({ "tracks": shown.collect::<Vec<_>>(), "next": next })))
 }
 

@@ -26,7 +26,7 @@ use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::jobs::{Claimant, Claimed, Ending, State as JobState};
 use crate::store::tracks::Published;
-use crate::store::{StoreError, jobs, transaction};
+use crate::store::{StoreError, early, jobs, transaction};
 use crate::{clock, publication};
 
 /// Longest wait of one claim, in milliseconds: shorter than what balancers allow a silent connection.
@@ -75,9 +75,9 @@ pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>)
     let mut queued = parts.queued.subscribe();
     loop {
         queued.mark_unchanged();
-        if let Some(claimed) = take(&parts, claimant).await? {
+        if let Some((claimed, dead)) = take(&parts, claimant).await? {
             // No wait between commit and answer: a worker that hangs up in it would have a job that it knows nothing of.
-            let answer = Json(offer(&parts, &claimed)).into_response();
+            let answer = Json(offer(&parts, &claimed, &dead)).into_response();
             parts.tell_jobs_later(vec![claimed.job]);
             return Ok(answer);
         }
@@ -97,8 +97,17 @@ pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>)
     }
 }
 
-async fn take(parts: &Parts, claimant: Claimant<'_>) -> Result<Option<Claimed>, StoreError> {
-    transaction!(parts.store, |tx| jobs::claim(tx, claimant, parts.patience(), clock::now_ms()).await)
+/// A job, and the versions of attempts that died while they were listened to.
+async fn take(parts: &Parts, claimant: Claimant<'_>) -> Result<Option<(Claimed, Vec<String>)>, StoreError> {
+    transaction!(parts.store, |tx| {
+        match jobs::claim(tx, claimant, parts.patience(), clock::now_ms()).await? {
+            Some(claimed) => {
+                let dead = early::dead(tx, &claimed.job.id, claimed.job.fence).await?;
+                Ok(Some((claimed, dead)))
+            }
+            None => Ok(None),
+        }
+    })
 }
 
 /// Queues again what ran in the process that had the claimant's name before.
@@ -120,7 +129,7 @@ async fn replace(parts: &Shared, claimant: Claimant<'_>) -> Result<(), StoreErro
     Ok(())
 }
 
-fn offer(parts: &Parts, claimed: &Claimed) -> Value {
+fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Value {
     json!({
         "job": claimed.job.id,
         "track": claimed.job.track,
@@ -132,6 +141,7 @@ fn offer(parts: &Parts, claimed: &Claimed) -> Value {
             "bytes": claimed.source_bytes,
             "filename": claimed.filename,
         },
+        "early": dead,
     })
 }
 
@@ -173,6 +183,28 @@ pub(crate) async fn progress(
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Early {
+    fence: i64,
+    version: String,
+}
+
+/// The attempt can be played while the rest of it is encoded: from now on tickets lead to its `early.m3u8`. The alias
+/// stays as it is until the result is published, so that nothing that a late worker says can move it.
+pub(crate) async fn early(
+    State(parts): State<Shared>,
+    Path(id): Path<String>,
+    Body(said): Body<Early>,
+) -> Result<Json<Value>, ApiError> {
+    check_version(&said.version, said.fence)?;
+    let track =
+        transaction!(parts.store, |tx| { early::note(tx, (&id, said.fence), &said.version, clock::now_ms()).await })?;
+    let track = track.map_err(|_| ApiError::lease_lost())?;
+    parts.tell_track(&track).await;
+    Ok(Json(json!({ "job": id, "track": track })))
+}
+
+#[derive(Debug, Deserialize)]
 pub(crate) struct Complete {
     fence: i64,
     #[serde(flatten)]
@@ -198,14 +230,20 @@ pub(crate) async fn complete(
     Ok(Json(json!({ "job": id, "state": state })))
 }
 
+/// The folder must be the attempt's own.
+fn check_version(version: &str, fence: i64) -> Result<(), ApiError> {
+    let spelled =
+        version.len() <= 64 && version.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if spelled && version.ends_with(&format!("-{fence}")) {
+        return Ok(());
+    }
+    Err(ApiError::invalid("`version` must be lower-case letters and digits that end in -<fence>"))
+}
+
 /// The alias must name nothing but the attempt's own folder, and the folder must be this attempt's.
 fn check_result(complete: &Complete) -> Result<(), ApiError> {
     let Published { version, master, renditions, .. } = &complete.published;
-    let spelled =
-        version.len() <= 64 && version.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !spelled || !version.ends_with(&format!("-{}", complete.fence)) {
-        return Err(ApiError::invalid("`version` must be lower-case letters and digits that end in -<fence>"));
-    }
+    check_version(version, complete.fence)?;
     if master.len() > MASTER_MAX || !master.starts_with("#EXTM3U") {
         return Err(ApiError::invalid("`master` is not a playlist (RFC 8216, section 4.3.1.1), or is too long"));
     }

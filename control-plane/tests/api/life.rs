@@ -300,3 +300,49 @@ async fn lists_come_in_pages() {
     assert_eq!(house.get("/v1/tracks?limit=many").await.0, StatusCode::BAD_REQUEST);
     house.control.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_track_is_played_while_it_is_encoded_and_no_dead_attempt_is() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+    let house = House::start(config(folder.path(), &bucket)).await;
+    let (track, job) = house.add("a.flac", b"x").await;
+    let url = async || {
+        let (status, issued) = house.post(&format!("/v1/tracks/{track}/tickets"), json!({})).await;
+        assert_eq!(status, StatusCode::CREATED, "{issued}");
+        issued["url"].as_str().unwrap().to_owned()
+    };
+    let playable = async || {
+        let (_, shown) = house.get(&format!("/v1/tracks/{track}")).await;
+        let (_, listed) = house.get("/v1/tracks").await;
+        assert_eq!(shown["playable"], listed["tracks"][0]["playable"]);
+        shown["playable"] == true
+    };
+    let alias = format!("/hls/{track}/master.m3u8");
+    let first = house.claim().await.unwrap();
+    assert!(url().await.ends_with(&alias) && !playable().await);
+
+    let early = format!("jobs/{job}/early");
+    for wrong in [json!({ "fence": 1, "version": "0123456789abcdef-2" }), json!({ "fence": 1, "version": "../x-1" })] {
+        assert_eq!(house.worker(&early, wrong).await.0, StatusCode::BAD_REQUEST);
+    }
+    let (status, _) = house.worker(&early, json!({ "fence": first.fence, "version": version(1) })).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(url().await.ends_with(&format!("/hls/{track}/{}/early.m3u8", version(1))) && playable().await);
+    assert!(bucket.object(&alias[1..]).is_none(), "the alias is for what is whole");
+
+    // The worker dies; another process under its name takes the job, and hears whose listeners wait.
+    let body = json!({ "worker": "w1", "instance": "i2", "wait_ms": 5000 });
+    let (_, offer) = house.worker("claim", body).await;
+    assert_eq!((&offer["fence"], &offer["early"]), (&json!(2), &json!([version(1)])));
+    assert!(url().await.ends_with(&alias) && !playable().await, "nobody is sent to the dead attempt");
+    let (status, error) = house.worker(&early, json!({ "fence": 1, "version": version(1) })).await;
+    assert_eq!((status, &error["error"]), (StatusCode::CONFLICT, &json!("lease-lost")));
+
+    let (status, _) = house.worker(&early, json!({ "fence": 2, "version": version(2) })).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(url().await.contains(&version(2)));
+    let (status, _) = house.worker(&format!("jobs/{job}/complete"), result(2, 60_000)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(url().await.ends_with(&alias) && playable().await);
+    house.control.shutdown().await;
+}

@@ -1,6 +1,6 @@
 //! Common Access Tokens (CTA-5007): a CBOR Web Token (RFC 8392) in a COSE_Mac0 (RFC 9052) with HMAC-SHA256, base64url.
 //!
-//! Configuration: `keys = { key-2026 = "cat" }`, from the token's `kid` to the name of the secret in the edge's `[keys]`; `kid`, the one
+//! Configuration: `keys = { key-2026 = "cat" }`, from the token's `kid` to the name of the secret in the edge's `[policies.keys]`; `kid`, the one
 //! that signs; `issuers` and `audience`, lists (a token with `aud` is refused where no audience of it is listed; `iss` is looked at where
 //! `issuers` is there). `base = "https://media.example.com"` is what clients connect to (without it: `https://` and the request's
 //! host). `parameter = "CAT"` in the query; `place = "query"` (the default) or `"path"` for tokens that are made here: `/CAT=…/hls/…`, which relative

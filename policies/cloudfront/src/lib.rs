@@ -1,6 +1,6 @@
 //! CloudFront signed URLs and cookies, with a canned or a custom policy; RSA or ECDSA, SHA-1 (theirs) or SHA-256.
 //!
-//! Configuration: `keys = { K2JCJMDEHXQW5F = "cloudfront" }`, from `Key-Pair-Id` to the name of the key in the edge's `[keys]` (public
+//! Configuration: `keys = { K2JCJMDEHXQW5F = "cloudfront" }`, from `Key-Pair-Id` to the name of the key in the edge's `[policies.keys]` (public
 //! there, private where URLs are made); `key_pair` is the one that signs; `ecdsa = true` for P-256 keys; `sha256 = true` writes
 //! `Hash-Algorithm=SHA256` and signs so; `base = "https://d111.cloudfront.net"` is the origin that resources are signed for (without it: `https://` and the
 //! request's host).

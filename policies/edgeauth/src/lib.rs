@@ -1,6 +1,6 @@
 //! Akamai EdgeAuth 2.0 tokens: `exp=…~acl=…~hmac=…`, in a query parameter or in a cookie.
 //!
-//! Configuration: `key`, the name of the secret (Akamai gives it in hex: write `hex:…` in the edge's `[keys]`);
+//! Configuration: `key`, the name of the secret (Akamai gives it in hex: write `hex:…` in the edge's `[policies.keys]`);
 //! `name = "__token__"` of parameter and cookie; `algorithm = "sha256"` (or `sha1`, `md5`); `salt`; `escape_early = false`.
 //! `grant.options`: `payload` goes into `data=`; it comes back as `context`'s `data`. With `grant.scope` an ACL token `scope*` is made, without
 //! it a URL token. ACLs are paths with `*` and `?`, several with `!` between them.

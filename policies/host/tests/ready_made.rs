@@ -52,7 +52,7 @@ fn in_c() {
 }
 
 #[test]
-fn in_javascript_and_its_garbage_is_thrown_away() {
+fn in_javascript_and_an_instance_lasts() {
     let policy = vectors_hold("country-js", &["country-js"], 3 << 20);
     let config = serde_json::json!({ "allow": ["DE", "AT"] });
     let policy =

@@ -87,7 +87,7 @@ impl Meta {
     pub(crate) fn read(head: &ResponseHeader, target: &Target, cache: &CacheConfig) -> Option<Self> {
         let get = |name| head.headers.get(name);
         let text = |name| get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let immutable = target.version().is_some();
+        let immutable = target.is_immutable();
         let declared = get(CONTENT_TYPE).filter(|value| {
             !value.as_bytes().is_empty() && *value != "application/octet-stream" && *value != "binary/octet-stream"
         });
@@ -120,8 +120,11 @@ fn content_encoding(declared: Option<&HeaderValue>) -> Option<HeaderValue> {
 
 /// The configured lifetime of what `target` names.
 fn ttl(target: &Target, cache: &CacheConfig) -> Duration {
-    if target.version().is_some() {
+    if target.is_immutable() {
         return cache.ttl.immutable;
+    }
+    if target.is_growing() {
+        return cache.ttl.growing;
     }
     match target.kind {
         ObjectKind::Master => cache.ttl.master,

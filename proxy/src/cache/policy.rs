@@ -265,7 +265,7 @@ fn heuristic(status: StatusCode, meta: &Meta, sent: &Sent<'_>) -> Duration {
     }
     // The bytes of media do not change under one name, and a version folder's never do.
     let ceiling = meta.fresh_for;
-    if matches!(sent.target.kind, ObjectKind::Segment | ObjectKind::Init) || sent.target.version().is_some() {
+    if matches!(sent.target.kind, ObjectKind::Segment | ObjectKind::Init) || sent.target.is_immutable() {
         return ceiling;
     }
     match &meta.last_modified {

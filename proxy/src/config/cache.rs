@@ -45,6 +45,9 @@ pub struct TtlConfig {
     pub master: Duration,
     /// Whatever stands in a version folder, which never changes.
     pub immutable: Duration,
+    /// A playlist that grows while its track is encoded (`live.m3u8`). Players ask for it every few seconds: longer than
+    /// a second would be time that they wait for.
+    pub growing: Duration,
     /// Segments and init segments outside of a version folder.
     pub media: Duration,
     /// Everything else: media playlists outside of a version folder, images, data.
@@ -88,6 +91,7 @@ impl Default for TtlConfig {
         Self {
             master: Duration::from_secs(10),
             immutable: Duration::from_secs(7 * 86_400),
+            growing: Duration::from_secs(1),
             media: Duration::from_secs(3_600),
             other: Duration::from_secs(60),
             missing: Duration::from_secs(3),
@@ -144,6 +148,7 @@ pub(super) fn read(section: &Section<'_>, cache: &mut CacheConfig) {
     for (name, value) in [
         ("master", &mut cache.ttl.master),
         ("immutable", &mut cache.ttl.immutable),
+        ("growing", &mut cache.ttl.growing),
         ("media", &mut cache.ttl.media),
         ("other", &mut cache.ttl.other),
         ("missing", &mut cache.ttl.missing),

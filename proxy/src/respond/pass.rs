@@ -171,7 +171,7 @@ fn head_told(shared: &Shared, target: &Target, answer: &OriginAnswer) -> Respons
 
 fn ours(shared: &Shared, target: &Target) -> HeaderValue {
     let control = &shared.config.cache.control;
-    let ours = if target.version().is_some() { &control.immutable } else { &control.mutable };
+    let ours = if target.is_immutable() { &control.immutable } else { &control.mutable };
     HeaderValue::from_str(ours).unwrap_or(HeaderValue::from_static("no-store"))
 }
 

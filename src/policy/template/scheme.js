@@ -1,7 +1,7 @@
 // Somebody's signed URLs: `?expires=…&sig=…`, where `sig` is hex of HMAC-SHA256 over the path, a line end and `expires`. Make of it
 // the scheme that your URLs are signed by.
 //
-// Configuration: `key`, the name of the secret in the edge's `[keys]`.
+// Configuration: `key`, the name of the secret in the edge's `[policies.keys]`.
 import crypto from 'segue:policy/crypto@0.1.0';
 import request from 'segue:policy/request@0.1.0';
 

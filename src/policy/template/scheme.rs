@@ -1,7 +1,7 @@
 //! Somebody's signed URLs: `?expires=…&sig=…`, where `sig` is hex of HMAC-SHA256 over the path, a line end and `expires`. Make of it the
 //! scheme that your URLs are signed by.
 //!
-//! Configuration: `key`, the name of the secret in the edge's `[keys]`.
+//! Configuration: `key`, the name of the secret in the edge's `[policies.keys]`.
 
 use segue_policy::scheme::{Claims, Grant, Moment, Refusal, Scheme, claims, crypto, no_key, no_secret, request};
 use segue_policy::text::{hex, once, split_url, unescape};

@@ -28,6 +28,11 @@ const TOKEN: &str = "worker-token";
 /// What the control plane was told about a job, in order: the verb and the body.
 pub type Told = (String, String, Value);
 
+/// Whether a report ends a job.
+pub fn is_end(verb: &str) -> bool {
+    verb == "complete" || verb == "fail"
+}
+
 #[derive(Default)]
 pub struct Control {
     jobs: Mutex<VecDeque<Value>>,
@@ -162,13 +167,23 @@ impl Bench {
     /// Uploads and queues; returns the job's id.
     pub fn queue(&self, bytes: &[u8], filename: &str) -> String {
         let fence = self.control.fence.fetch_add(1, Ordering::SeqCst) + 1;
-        let track = format!("track{fence:07}");
+        self.queue_as(&format!("track{fence:07}"), fence, &[], bytes, filename)
+    }
+
+    /// The same for a track that was tried before: versions of attempts that died while they could be played.
+    pub fn queue_again(&self, track: &str, early: &[&str], bytes: &[u8], filename: &str) -> String {
+        let fence = self.control.fence.fetch_add(1, Ordering::SeqCst) + 1;
+        self.queue_as(track, fence, early, bytes, filename)
+    }
+
+    fn queue_as(&self, track: &str, fence: i64, early: &[&str], bytes: &[u8], filename: &str) -> String {
         let key = format!("uploads/{track}-up");
         std::fs::write(self.bucket().join(&key), bytes).expect("upload");
         let job = format!("job-{fence}");
         self.control.jobs.lock().unwrap().push_back(json!({
             "job": job, "track": track, "fence": fence, "attempt": 1, "lease_ms": 2000,
             "source": {"key": key, "bytes": bytes.len(), "filename": filename},
+            "early": early,
         }));
         self.control.changed.notify_waiters();
         job
@@ -177,7 +192,7 @@ impl Bench {
     /// Queues and waits for the end: the verb (`complete` or `fail`) and its body.
     pub async fn end_of(&self, bytes: &[u8], filename: &str) -> (String, Value) {
         let job = self.queue(bytes, filename);
-        let (_, verb, body) = self.control.until(|told| told.0 == job && told.1 != "progress").await;
+        let (_, verb, body) = self.control.until(|told| told.0 == job && is_end(&told.1)).await;
         (verb, body)
     }
 
@@ -192,7 +207,7 @@ impl Bench {
     /// A job that must be done; its completion and the folder of its version.
     pub async fn done(&self, bytes: &[u8], filename: &str) -> (Value, PathBuf) {
         let job = self.queue(bytes, filename);
-        let (_, verb, body) = self.control.until(|told| told.0 == job && told.1 != "progress").await;
+        let (_, verb, body) = self.control.until(|told| told.0 == job && is_end(&told.1)).await;
         assert_eq!(verb, "complete", "{filename}: {body:#}");
         let number: i64 = job.trim_start_matches("job-").parse().unwrap();
         let folder = self.bucket().join(format!("hls/track{number:07}/{}", body["version"].as_str().unwrap()));

@@ -219,7 +219,8 @@ export class Player {
       },
     });
     return {
-      startPosition: at > 0 ? at : -1,
+      // Also of a playlist that still grows, where a player would begin at its end.
+      startPosition: at,
       maxBufferLength: AHEAD_S,
       maxMaxBufferLength: AHEAD_AT_MOST_S,
       // Length in seconds decides, not size: audio is small.

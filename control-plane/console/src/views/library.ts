@@ -165,7 +165,7 @@ class TrackRow {
       h('div', { class: 'row-acts' }, this.copyButton, this.retryButton, this.deleteButton),
     );
     this.element.addEventListener('dblclick', withTrack((t) => {
-      if (t.status === 'ready') playTrack(app, t);
+      if (t.playable) playTrack(app, t);
     }));
   }
 
@@ -181,7 +181,7 @@ class TrackRow {
     this.element.classList.toggle('current', this.app.player.state.track?.track === track.track);
 
     this.art.update(track);
-    show(this.playButton, ready);
+    show(this.playButton, track.playable);
     setIcon(this.playIcon, playing ? 'pause' : 'play');
     setAttr(this.playButton, 'aria-label', `${playing ? 'Pause' : 'Play'} ${name}`);
     // A file that failed is known by its file name, ending and all.
