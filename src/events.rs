@@ -162,7 +162,10 @@ impl Filter {
         match event.get(&self.field) {
             Some(Value::String(text)) => *text == self.value,
             Some(Value::Null) | None => false,
-            Some(other) => other.to_string() == self.value,
+            Some(other) => {
+                let text = other.to_string();
+                text == self.value
+            }
         }
     }
 }

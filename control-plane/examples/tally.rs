@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use segue_config::Secret;
 use segue_control_plane::{
     Control, ControlConfig, ControlInputs, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig,
-    TicketsConfig, TokensConfig, UploadsConfig,
+    PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
 };
 use segue_events::{EventLog, FactDraft, LogOptions};
 
@@ -44,6 +44,7 @@ fn config(folder: &std::path::Path) -> ControlConfig {
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),
         http: HttpConfig::default(),
+        policies: PoliciesConfig::default(),
         facts: FactsConfig::default(),
         fluvio: None,
     }
