@@ -46,6 +46,9 @@ const CHECKED_WITHIN: Duration = Duration::from_secs(120);
 /// Signatures that are being made at a time; each runs 2 s at most.
 const SIGNING_AT_ONCE: usize = 4;
 
+/// The version, and when it was uploaded.
+type MadeFrom = (String, i64);
+
 /// The parts that policies need while the process runs.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -59,7 +62,7 @@ pub(crate) struct Registry {
     checks: Arc<Semaphore>,
     signing: Arc<Semaphore>,
     /// Schemes that are ready to sign, by policy: of the version that was active when one was last asked for, and of its upload's time.
-    schemes: Mutex<HashMap<String, ((String, i64), Arc<TicketScheme>)>>,
+    schemes: Mutex<HashMap<String, (MadeFrom, Arc<TicketScheme>)>>,
     /// Counts reports of edges; wakes those who wait for edges.
     pub(crate) reports: watch::Sender<u64>,
 }

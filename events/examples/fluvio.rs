@@ -5,6 +5,8 @@
 //! Each fact is told apart by its id and weighs one byte, so that whoever counts bytes counts facts. Ends once the cluster has all of them,
 //! whatever happens to it meanwhile.
 
+#![allow(clippy::disallowed_methods)] // It sleeps on threads of its own, outside of any runtime.
+
 use std::time::{Duration, Instant};
 
 use segue_events::{EventLog, FactDraft, FluvioConfig, FluvioSink, LogOptions, Shipped, ship};

@@ -108,14 +108,13 @@ fn differences(place: &str, expected: &Value, came: &Value, out: &mut String) {
 mod tests {
     use super::*;
 
-    fn shown(expected: Value, came: Value) -> String {
-        let mut out = String::new();
-        differences("", &expected, &came, &mut out);
-        out
-    }
-
     #[test]
     fn only_what_differs_is_shown() {
+        let shown = |expected: Value, came: Value| {
+            let mut out = String::new();
+            differences("", &expected, &came, &mut out);
+            out
+        };
         assert_eq!(shown(json!({ "refused": "expired" }), json!({ "refused": "expired" })), "");
         assert_eq!(
             shown(

@@ -80,7 +80,7 @@ fn systemd_takes_the_units_and_finds_little_that_is_exposed() -> anyhow::Result<
 
 #[test]
 fn the_compose_file_is_one_and_names_what_is_there() -> anyhow::Result<()> {
-    let check = Path::new(env!("CARGO_MANIFEST_DIR")).join("testkit/deploy/compose.py");
+    let check = Path::new(env!("CARGO_MANIFEST_DIR")).join("testkit/deploy/check_compose.py");
     let run = |file: &Path| python()?.arg("-B").arg(&check).arg(file).output().context("python");
     let compose = deploy().join("compose");
     let output = run(&compose.join("compose.yaml"))?;

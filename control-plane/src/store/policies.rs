@@ -325,18 +325,18 @@ pub(crate) async fn set_pushed(tx: &mut Write, policy: &str, version: &str, at: 
 /// What edges are told of policies.
 pub(crate) async fn told(tx: &mut Read) -> Result<Vec<PolicyDoc>, StoreError> {
     let all = read_all(tx).await?;
-    let docs = all.into_iter().map(|(policy, versions)| doc(policy, versions)).collect::<Result<Vec<_>, _>>()?;
+    let docs = all.into_iter().map(|(policy, versions)| doc(policy, &versions)).collect::<Result<Vec<_>, _>>()?;
     Ok(docs.into_iter().filter(|doc| !doc.versions.is_empty()).collect())
 }
 
 /// Order and fail mode are those of the version that decides, so that a rollback brings them back too; where none does, of the one that is
 /// tried, else of the newest.
-fn doc(policy: PolicyRow, versions: Vec<VersionRow>) -> Result<PolicyDoc, StoreError> {
+fn doc(policy: PolicyRow, versions: &[VersionRow]) -> Result<PolicyDoc, StoreError> {
     let leading = policy.active.as_ref().or(policy.candidate.as_ref().map(|candidate| &candidate.version));
     let told = versions.iter().filter(|row| row.pushed_ms.is_some());
     let settings = match leading {
         Some(leading) => told.clone().find(|row| row.version == *leading),
-        None => told.clone().last(),
+        None => told.clone().next_back(),
     };
     let (order, on_failure) = settings.map(|row| (row.order, row.on_failure)).unwrap_or_default();
     let version = |row: &VersionRow| {

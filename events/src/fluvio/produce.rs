@@ -62,11 +62,10 @@ impl Producer {
             let leader =
                 self.topic.leaders.get(place).copied().ok_or_else(|| self.refused(partition, "no such partition"))?;
             let batches = pack(lot, self.compression).map_err(|problem| self.refused(partition, problem))?;
-            by_leader.entry(leader).or_default().push(DefaultPartitionRequest {
-                partition_index: partition,
-                records: RecordSet { batches },
-                ..Default::default()
-            });
+            by_leader
+                .entry(leader)
+                .or_default()
+                .push(DefaultPartitionRequest { partition_index: partition, records: RecordSet { batches } });
         }
         let mut said = BTreeMap::new();
         for (leader, partitions) in by_leader {

@@ -95,11 +95,7 @@ impl FluvioReader {
                 max_bytes,
                 ..FetchPartition::default()
             };
-            let topic = FetchableTopic {
-                name: self.topic.name.clone(),
-                fetch_partitions: vec![asked],
-                ..FetchableTopic::default()
-            };
+            let topic = FetchableTopic { name: self.topic.name.clone(), fetch_partitions: vec![asked] };
             let request = FetchRequest::<RecordSet<RawRecords>> {
                 max_bytes,
                 isolation_level: Isolation::ReadCommitted,

@@ -106,6 +106,7 @@ impl Shipping {
 }
 
 /// What a sink needs to know.
+#[derive(Clone, Copy)]
 pub(crate) enum Way<'a> {
     Control { client: &'a Arc<Client>, edge: &'a str, dir: &'a Path },
     Fluvio(&'a FluvioConfig),

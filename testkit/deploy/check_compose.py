@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds a compose file against Docker's own JSON schema, and what it names against the folder that it stands in.
 
-    compose.py FILE
+    check_compose.py FILE
 
 Every variable must be one that the `secrets` script beside the file makes; every mounted file must be there. Exit status 1, with
 every problem on a line, where something is wrong.
