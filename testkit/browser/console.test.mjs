@@ -281,9 +281,13 @@ describe('console', { timeout: 600_000 }, () => {
     assert.equal(await page.getByTestId('traffic-cached').innerText(), `${Math.round(house.cache.ratio * 100)} %`);
     assert.match(await page.getByTestId('busiest').innerText(), /2 counted of 2/);
     // Under the pointer stands what it was, in words and units.
-    const plot = await page.getByTestId('plot-bytes').locator('canvas').boundingBox();
-    await page.mouse.move(plot.x + plot.width - 16, plot.y + plot.height / 2);
-    await page.getByTestId('plot-bytes').locator('.plot-tip').getByText(/[\d.]+ (kB|MB) delivered/).waitFor();
+    const plot = page.getByTestId('plot-bytes').locator('.u-over');
+    await plot.scrollIntoViewIfNeeded();
+    const { width, height } = await plot.boundingBox();
+    await plot.hover({ position: { x: width - 4, y: height / 2 } });
+    const tip = page.getByTestId('plot-bytes').locator('.plot-tip');
+    await tip.waitFor();
+    assert.match(await tip.innerText(), /[\d.]+ (kB|MB) delivered/);
     await shoot('wide-light-traffic', page);
     await page.getByTestId('range-168').click();
     await page.locator('[data-testid=range-168][aria-pressed=true]').waitFor();

@@ -82,7 +82,9 @@ describe('early', { timeout: 300_000 }, () => {
       window.failed = [];
       const hls = (window.player = new Hls({ enableWorker: false, startPosition: 0 }));
       hls.on(Hls.Events.ERROR, (_, data) => {
-        if (data.details !== Hls.ErrorDetails.INTERNAL_ABORTED) window.failed.push(`${data.type} ${data.details}`);
+        // A stall that is not fatal is the machine's: the song still has to play to its end.
+        const stalled = data.details === Hls.ErrorDetails.BUFFER_STALLED_ERROR && !data.fatal;
+        if (data.details !== Hls.ErrorDetails.INTERNAL_ABORTED && !stalled) window.failed.push(`${data.type} ${data.details}`);
       });
       hls.on(Hls.Events.LEVEL_LOADED, (_, data) => (window.live = data.details.live));
       hls.loadSource(address);

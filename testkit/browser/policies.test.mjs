@@ -108,7 +108,7 @@ describe('policies', { timeout: 300_000 }, () => {
   test('a shadow is not heeded, and the page says what it would have said', async () => {
     await swap(version('2').getByTestId('shadow'), /asked beside 1 and is not heeded/);
     await version('2').and(page.locator('[data-state=shadow]')).waitFor({ timeout: WITHIN_MS });
-    await shown('version', /ready on 1 of 1/);
+    await version('2').filter({ hasText: /ready on 1 of 1/ }).waitFor({ timeout: WITHIN_MS });
     for (let asked = 0; asked < 20; asked += 1) await answers(200);
     await shown('diff', /2 would newly deny \d+ \(100 %\)/);
     await page.getByTestId('pair').first().click();

@@ -72,7 +72,11 @@ async fn a_stop_gives_the_job_back_and_leaves_nothing_behind() {
     assert_eq!((verb.as_str(), &body["reason"], &body["retryable"]), ("fail", &"worker-stopped".into(), &true.into()));
     // Whether it is tried again is the control plane's to say.
     assert!(!body["message"].as_str().unwrap().contains("again"), "{body}");
-    assert_eq!(guests(bench.dir.path()), 0);
+    // They were killed; the kernel takes them away a moment later.
+    while guests(bench.dir.path()) > 0 {
+        assert!(stopping.elapsed() < Duration::from_secs(20), "guests outlive their worker");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(std::fs::read_dir(bench.dir.path().join("work")).unwrap().count(), 0);
 }
 
