@@ -38,6 +38,8 @@ async fn an_edge_gets_the_whole_once_and_then_what_changed() {
     let (track, _) = house.add("a.mp3", b"a").await;
     let first = look(&house, &Followed::default(), 0).await.unwrap();
     assert!(!first.partial && first.keys.is_some(), "{first:?}");
+    // A revision is the time in milliseconds, or the last one and 1: the next change comes 100 ms later.
+    let never_given = first.revision + 1;
     let held = Followed::default().apply(first, now()).unwrap();
     assert_eq!(look(&house, &held, 0).await, None);
 
@@ -70,7 +72,7 @@ async fn an_edge_gets_the_whole_once_and_then_what_changed() {
 
     // A cursor that this database never gave (it was restored from a copy) gets the whole.
     let strange = look(&house, &Followed::default(), 0).await.unwrap();
-    let strange = SnapshotDelta { revision: strange.revision - 1, ..strange };
+    let strange = SnapshotDelta { revision: never_given, ..strange };
     let held = Followed::default().apply(strange, now()).unwrap();
     let told = look(&house, &held, 0).await.unwrap();
     assert!(!told.partial && told.keys.is_none(), "the keys it has already: {told:?}");
