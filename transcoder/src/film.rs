@@ -163,10 +163,10 @@ fn even(side: f64) -> u32 {
 
 fn usual(rate: f64, most: u32) -> (u32, u32) {
     let value = |(numerator, denominator): &(u32, u32)| f64::from(*numerator) / f64::from(*denominator);
-    let taken = RATES.iter().filter(|candidate| value(candidate) <= f64::from(most) + 1e-9);
+    let mut taken = RATES.iter().filter(|candidate| value(candidate) <= f64::from(most) + 1e-9);
     // A thousandth below counts as reached: containers round.
     let enough = taken.clone().find(|candidate| value(candidate) >= rate * 0.9985);
-    enough.or_else(|| taken.last()).copied().unwrap_or((10, 1))
+    enough.or_else(|| taken.next_back()).copied().unwrap_or((10, 1))
 }
 
 /// The renditions of a film: every rung that is not larger than it, or one of its own size where all are.
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn stream(width: u32, height: u32, more: Value) -> Value {
+    fn stream(width: u32, height: u32, more: &Value) -> Value {
         let mut stream = json!({"index": 1, "codec_type": "video", "codec_name": "h264", "width": width,
             "height": height, "avg_frame_rate": "25/1"});
         for (key, value) in more.as_object().expect("object") {
@@ -223,14 +223,14 @@ mod tests {
             json!({"codec_name": "mjpeg", "nb_frames": "1"}),
             json!({"codec_name": "png", "avg_frame_rate": "0/0"}),
         ] {
-            assert_eq!(found(stream(640, 480, still.clone())), Ok(None), "{still}");
+            assert_eq!(found(stream(640, 480, &still)), Ok(None), "{still}");
         }
-        assert!(found(stream(640, 480, json!({"codec_name": "mjpeg"}))).expect("taken").is_some(), "a camera's film");
+        assert!(found(stream(640, 480, &json!({"codec_name": "mjpeg"}))).expect("taken").is_some(), "a camera's film");
     }
 
     #[test]
     fn sizes_are_even_upright_and_never_above_the_source() {
-        let of = |width, height, more| found(stream(width, height, more)).expect("taken").expect("a film");
+        let of = |width, height, more: Value| found(stream(width, height, &more)).expect("taken").expect("a film");
         let wide = of(1921, 1081, json!({}));
         assert_eq!((wide.width, wide.height, wide.delay), (1920, 1080, 0.25));
         assert_eq!(sizes(&wide), [("v360".into(), 640, 360), ("v720".into(), 1280, 720), ("v1080".into(), 1920, 1080)]);
@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn rates_are_usual_ones_and_not_above_the_limit() {
-        let rate = |text: &str| found(stream(64, 64, json!({"avg_frame_rate": text}))).map(|film| film.map(|f| f.rate));
+        let rate =
+            |text: &str| found(stream(64, 64, &json!({"avg_frame_rate": text}))).map(|film| film.map(|f| f.rate));
         assert_eq!(rate("30000/1001"), Ok(Some((30_000, 1001))));
         assert_eq!(rate("2997/100"), Ok(Some((30_000, 1001))), "what a container rounded");
         assert_eq!(rate("139/5"), Ok(Some((30_000, 1001))), "a phone's film of 27.8");
@@ -251,6 +252,6 @@ mod tests {
         assert_eq!(rate("1/5"), Ok(Some((10, 1))));
         assert_eq!(rate("0/0"), Ok(Some((25, 1))));
         assert_eq!(rate("90000/1").expect_err("refused").reason, Reason::VideoTooLarge);
-        assert_eq!(found(stream(8000, 8000, json!({}))).expect_err("refused").reason, Reason::VideoTooLarge);
+        assert_eq!(found(stream(8000, 8000, &json!({}))).expect_err("refused").reason, Reason::VideoTooLarge);
     }
 }
