@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { launch, watch } from './chromium.mjs';
-import { addTrack, call, mediaFile, openSegue } from './segue.mjs';
+import { addTrack, call, filmFile, mediaFile, openSegue } from './segue.mjs';
 
 const require = createRequire(import.meta.url);
 const SCRIPTS = {
@@ -114,6 +114,38 @@ describe('players', { timeout: 300_000 }, () => {
       await context.close();
     });
   }
+
+  test('hls.js plays a film with its sound', async (t) => {
+    if (!segue) return t.skip('needs a Segue to add a film to');
+    const film = await addTrack(segue, await filmFile(folder));
+    const address = (await call(segue, 'POST', `/v1/tracks/${film.track}/tickets`, {})).url;
+    const page = await browser.newPage();
+    const faults = watch(page);
+    await page.goto(origin);
+    const levels = await page.evaluate((source) => {
+      const video = document.body.appendChild(document.createElement('video'));
+      video.muted = true;
+      const hls = new Hls({ enableWorker: false });
+      hls.on(Hls.Events.ERROR, (_, data) => data.fatal && window.failed.push(data.type + ' ' + data.details));
+      const parsed = new Promise((resolve) => hls.once(Hls.Events.MANIFEST_PARSED, resolve));
+      hls.loadSource(source);
+      hls.attachMedia(video);
+      return parsed.then(() => video.play()).then(() => hls.levels.map((level) => [level.width, level.videoCodec, level.audioCodec, hls.audioTracks.length]));
+    }, address);
+    assert.equal(levels.length, 1);
+    const [width, picture, sound, tracks] = levels[0];
+    assert.equal(width, 320);
+    assert.match(picture, /^avc1\.[0-9a-f]{6}$/);
+    assert.match(sound, /^mp4a\.40\.2$/);
+    assert.equal(tracks, 1);
+    await page.waitForFunction(() => document.querySelector('video').ended, null, { timeout: 30_000 });
+    const shown = await page.locator('video').evaluate((video) => [video.videoWidth, video.videoHeight, video.duration, video.getVideoPlaybackQuality().totalVideoFrames]);
+    assert.deepEqual(shown.slice(0, 2), [320, 180]);
+    assert.ok(Math.abs(shown[2] - 5) < 0.1 && shown[3] > 60, `five seconds, and pictures of them: ${shown}`);
+    assert.deepEqual(await page.evaluate(() => window.failed), []);
+    assert.deepEqual(faults.take(), []);
+    await page.close();
+  });
 
   test('hls.js plays each rendition on its own', async () => {
     const page = await browser.newPage();

@@ -112,6 +112,16 @@ export async function mediaFile(folder) {
   return file;
 }
 
+/** Five seconds of a film. */
+export async function filmFile(folder) {
+  const file = path.join(folder, 'film.mp4');
+  await promisify(execFile)('ffmpeg', [
+    '-v', 'error', '-y', '-f', 'lavfi', '-i', 'testsrc2=s=320x180:r=25:d=5', '-f', 'lavfi', '-i', 'sine=f=440:r=44100:d=5',
+    '-c:v', 'libx264', '-preset', 'ultrafast', '-pix_fmt', 'yuv420p', '-c:a', 'aac', '-t', '5', file,
+  ]);
+  return file;
+}
+
 /** Eight seconds of a tone as WAV, small enough to hand to a page. */
 export function wav(seconds = 8, rate = 22_050) {
   const samples = seconds * rate;

@@ -1,4 +1,4 @@
-//! The cover: the attached picture of the source, as JPEG in the sizes of [`COVERS`].
+//! The cover: the attached picture of the source, or else a picture out of its film, as JPEG in the sizes of [`COVERS`].
 //!
 //! Invariants: a picture that cannot be read costs the track its cover, never the job.
 
@@ -15,6 +15,8 @@ use crate::source::Source;
 
 /// Names in the version's folder, and pixels of the longer side at most: one to look at, one for lists.
 pub(crate) const COVERS: [(&str, u32); 2] = [("cover.jpg", 1000), ("cover-320.jpg", 320)];
+/// Where in a film its poster is taken, as a part of the whole.
+const POSTER_AT: f64 = 0.1;
 /// One picture is decoded and scaled in well under a second.
 const WALL: Duration = Duration::from_secs(30);
 
@@ -23,11 +25,17 @@ pub(crate) async fn artwork(
     tools: &Tools,
     source: &Source,
     probe: &Probe,
+    seconds: f64,
     folder: &Path,
     cancel: &CancellationToken,
 ) -> Result<Vec<(&'static str, PathBuf)>, Halt> {
-    let Some(stream) = probe.artwork else { return Ok(Vec::new()) };
+    let film = probe.film.as_ref().filter(|_| probe.artwork.is_none()).map(|film| film.stream);
+    let Some(stream) = probe.artwork.or(film) else { return Ok(Vec::new()) };
     let mut command = tools.ffmpeg(folder);
+    if film.is_some() {
+        // Films begin in the dark.
+        command.args(["-ss", &format!("{:.3}", seconds * POSTER_AT)]);
+    }
     // A picture of 20,000 x 20,000 pixels in a few kilobytes is an attack on memory, not a cover.
     command.args(INPUT).args(["-max_pixels", "100000000", "-an", "-i"]).arg(&source.path);
     for (name, side) in COVERS {

@@ -1,6 +1,6 @@
 //! What the written files say: the CODECS value out of an init section.
 //!
-//! Sources: ISO/IEC 14496-12 (boxes), 14496-14 (`mp4a`, `esds`), 14496-1 (descriptors), 14496-3 (AudioSpecificConfig),
+//! Sources: ISO/IEC 14496-12 (boxes), 14496-15 (`avc1`), 14496-14 (`mp4a`, `esds`), 14496-1 (descriptors), 14496-3 (AudioSpecificConfig),
 //! RFC 6381 (the string).
 //!
 //! Invariants: every offset is checked; a file that is not understood is an error, never a guess.
@@ -19,7 +19,14 @@ pub(crate) fn codecs(init: &[u8]) -> Result<String, &'static str> {
             return Ok(codec.to_owned());
         }
     }
-    let entry = child(entries, b"mp4a").ok_or("the sample entry is none of mp4a, Opus and fLaC")?;
+    if let Some(entry) = child(entries, b"avc1") {
+        // A video entry has 78 bytes of fields before its boxes (14496-12, 12.1.3); profile, constraints and level stand
+        // behind the version of the configuration (14496-15, 5.3.3.1).
+        let config = child(entry.get(78..).ok_or("the sample entry is too short")?, b"avcC");
+        let config = config.and_then(|config| config.get(1..4)).ok_or("no avcC in the sample entry")?;
+        return Ok(format!("avc1.{:02x}{:02x}{:02x}", config[0], config[1], config[2]));
+    }
+    let entry = child(entries, b"mp4a").ok_or("the sample entry is none of avc1, mp4a, Opus and fLaC")?;
     let esds =
         child(entry.get(28..).ok_or("the sample entry is too short")?, b"esds").ok_or("no esds in the sample entry")?;
     let (object_type, config) =
@@ -129,6 +136,19 @@ mod tests {
         assert_eq!(codecs(&init(0x40, &[0x2b, 0x92])).as_deref(), Ok("mp4a.40.5"));
         assert_eq!(codecs(&init(0x40, &[0xf9, 0x40])).as_deref(), Ok("mp4a.40.42"));
         assert_eq!(codecs(&init(0x6b, &[])).as_deref(), Ok("mp4a.6b"));
+    }
+
+    #[test]
+    fn a_picture_says_its_profile_and_level() {
+        let entry = boxed(b"avc1", &[&[0; 78][..], &boxed(b"avcC", &[1, 0x64, 0, 0x1f, 0xff])].concat());
+        let mut content = [&[0, 0, 0, 0, 0, 0, 0, 1][..], &entry].concat();
+        for name in [b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"] {
+            content = boxed(name, &content);
+        }
+        assert_eq!(codecs(&content).as_deref(), Ok("avc1.64001f"));
+        for end in 0..content.len() - 1 {
+            assert!(codecs(&content[..end]).is_err(), "{end}");
+        }
     }
 
     #[test]

@@ -3,10 +3,14 @@
 //! On failure: every missing or contradictory value is recorded in the document as a problem; the returned struct must
 //! not be used before [`Document::finish`] said yes.
 
+mod video;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
+
+pub use video::{Video, VideoRung};
 
 /// Where jobs come from.
 #[derive(Debug, Clone)]
@@ -101,6 +105,8 @@ pub struct TranscodeConfig {
     pub keep_free: u64,
     /// Which renditions are made.
     pub ladder: Ladder,
+    /// What is made of films.
+    pub video: Video,
     /// Whether a track can be played while the rest of it is still encoded. Default yes.
     pub early: bool,
     /// The name under which the control plane lists this worker. It belongs to one process at a time: a second one that
@@ -135,6 +141,7 @@ impl TranscodeConfig {
             cores: cores(),
             keep_free: KEEP_FREE,
             ladder: Ladder::default(),
+            video: Video::default(),
             early: true,
             name: worker_name(),
         }
@@ -166,6 +173,7 @@ impl TranscodeConfig {
             cores: transcode.or("cores", cores()),
             keep_free: transcode.or("keep_free", Size(KEEP_FREE)).0,
             ladder: Ladder::read(&transcode.section("ladder")),
+            video: Video::read(&transcode.section("video")),
             early: transcode.or("early", true),
             name: transcode.get::<String>("name").unwrap_or_else(worker_name),
         };
@@ -229,7 +237,8 @@ mod tests {
     #[test]
     fn every_mistake_is_told_at_once() {
         let (_, problems) = read(
-            "[control]\nurl='nonsense'\n[transcode]\nslots=0\nwork_dirr='x'\n[transcode.ladder]\naac=[128,64]\nopus=['x']\n",
+            "[control]\nurl='nonsense'\n[transcode]\nslots=0\nwork_dirr='x'\n[transcode.ladder]\naac=[128,64]\nopus=['x']\n\
+             [transcode.video]\npreset='placebo'\n[[transcode.video.ladder]]\nheight=361\nkbit=800\n",
         );
         let problems = problems.expect("problems");
         for key in [
@@ -240,6 +249,8 @@ mod tests {
             "work_dirr",
             "ladder.aac",
             "ladder.opus",
+            "video.preset",
+            "height",
         ] {
             assert!(problems.contains(key), "{key} in {problems}");
         }

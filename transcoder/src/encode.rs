@@ -9,7 +9,7 @@
 //!
 //! On failure: a crash or an output that is not what was asked for is retryable; the first error ends every run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 use crate::cmaf::{self, Cutter};
 use crate::codecs::codecs;
 use crate::ffmpeg::{Bounds, INPUT, Tools, follow, run};
+use crate::film::Film;
 use crate::ladder::{Coding, Rung, Shape};
 use crate::lease::{Reporter, Stage};
 use crate::measure::{Limits, halted};
 use crate::packets::{self, Frame, Setup};
+use crate::pictures::Reel;
 use crate::reject::{Failure, Halt, Reason};
 use crate::stitch::{Chunk, REACH, chunks, seam};
 
@@ -70,12 +72,19 @@ pub(crate) struct Work {
     pub(crate) spool: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) shape: Shape,
+    /// The moving picture, where it has one.
+    pub(crate) film: Option<Film>,
     /// Samples in the spool.
     pub(crate) samples: u64,
+    /// Of the track, before what coding adds is taken off ([`crate::overshoot`]).
     pub(crate) gain_db: f64,
+    /// Of each rung, in dB.
+    pub(crate) gains: Vec<f64>,
     pub(crate) rungs: Vec<Rung>,
     pub(crate) cores: usize,
     pub(crate) limits: Limits,
+    /// Of a run that encodes a film's picture.
+    pub(crate) film_limits: Limits,
 }
 
 /// What a run gives.
@@ -92,35 +101,49 @@ struct Run {
 }
 
 impl Work {
-    fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.samples as f64 / f64::from(self.shape.rate)
     }
 
-    fn rung(&self, rendition: usize) -> Result<&Rung, Failure> {
-        self.rungs.get(rendition).ok_or_else(|| failed("no such rendition"))
-    }
-
-    fn command(&self, rung: &Rung, chunk: &Chunk) -> FfmpegCommand {
+    /// A run of the encoder over samples of `input`: the first, and the one behind the last.
+    pub(crate) fn command(&self, rung: &Rung, input: &Path, samples: (u64, u64), gain_db: f64) -> FfmpegCommand {
         let mut command = self.tools.ffmpeg(&self.folder);
         if rung.coding == Coding::Flac {
             command.args(INPUT).args(["-vn", "-sn", "-dn", "-i"]).arg(&self.source).args(["-map", "0:a:0"]);
         } else {
             let Shape { rate, channels } = self.shape;
-            let skipped = chunk.samples.0 * self.shape.frame() as u64;
+            let skipped = samples.0 * self.shape.frame() as u64;
             command.args(["-protocol_whitelist", "file", "-f", "f32le"]);
             command.args(["-ar", &rate.to_string(), "-ac", &channels.to_string()]);
-            command.args(["-skip_initial_bytes", &skipped.to_string(), "-i"]).arg(&self.spool);
-            let (samples, gain) = (chunk.samples.1 - chunk.samples.0, self.gain_db);
-            command.args(["-af", &format!("atrim=end_sample={samples},volume={gain:.2}dB:precision=float")]);
+            command.args(["-skip_initial_bytes", &skipped.to_string(), "-i"]).arg(input);
+            let count = samples.1 - samples.0;
+            command.args(["-af", &format!("atrim=end_sample={count},volume={gain_db:.2}dB:precision=float")]);
         }
         // Nothing of the source's tags goes into the renditions, and no build string: same input, same bytes.
         command.args(["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"]);
         command.args(rung.coder()).arg("pipe:1");
         command
     }
+
+    pub(crate) fn rung(&self, rendition: usize) -> Result<&Rung, Failure> {
+        self.rungs.get(rendition).ok_or_else(|| failed("no such rendition"))
+    }
+
+    /// Refuses a rendition that is not as long as the source.
+    pub(crate) fn is_as_long(&self, rendition: usize, seconds: f64) -> Result<(), Failure> {
+        if (seconds - self.seconds()).abs() <= SLACK {
+            return Ok(());
+        }
+        let name = &self.rung(rendition)?.name;
+        Err(failed(format!("{name}: {seconds:.3} s were encoded of {:.3}", self.seconds())))
+    }
+
+    fn gain(&self, rendition: usize) -> Result<f64, Failure> {
+        self.gains.get(rendition).copied().ok_or_else(|| failed("no gain for a rendition"))
+    }
 }
 
-fn failed(detail: impl std::fmt::Display) -> Failure {
+pub(crate) fn failed(detail: impl std::fmt::Display) -> Failure {
     Failure::new(Reason::EncoderFailed, "ffmpeg failed while encoding the file.").because(detail)
 }
 
@@ -138,7 +161,13 @@ pub(crate) async fn encode(
     let done = Arc::new(Done { millis: AtomicU64::new(0), of, progress: progress.clone() });
     let mut joined = JoinSet::new();
     let mut runs: Vec<(usize, Run)> = Vec::new();
+    let permits = Arc::new(Semaphore::new(work.cores.max(work.rungs.len()).min(RUNS_MAX)));
     for (rendition, rung) in work.rungs.iter().enumerate() {
+        if let Some(picture) = rung.picture() {
+            let reel = Reel { rendition, picture, out: out.clone(), done: Arc::clone(&done) };
+            joined.spawn(reel.run(Arc::clone(&work), Arc::clone(&permits), cancel.clone()));
+            continue;
+        }
         let chunks = if rung.coding == Coding::Aac { cut.clone() } else { vec![whole] };
         let mut parts = Vec::with_capacity(chunks.len());
         for (n, chunk) in chunks.into_iter().enumerate() {
@@ -154,7 +183,6 @@ pub(crate) async fn encode(
     drop(out);
     // A stable sort: the beginning of every rendition, then the second chunk of every rendition.
     runs.sort_by_key(|(n, _)| *n);
-    let permits = Arc::new(Semaphore::new(work.cores.max(work.rungs.len()).min(RUNS_MAX)));
     let mut running = JoinSet::new();
     let mut waiting = runs.into_iter();
     let mut next = waiting.next();
@@ -198,7 +226,7 @@ fn finished(ended: Result<Result<(), Halt>, tokio::task::JoinError>) -> Result<(
 async fn one(work: &Work, asked: Run, cancel: &CancellationToken) -> Result<(), Halt> {
     let Run { rendition, chunk, frames } = asked;
     let rung = work.rung(rendition)?;
-    let mut command = work.command(rung, &chunk);
+    let mut command = work.command(rung, &work.spool, chunk.samples, work.gain(rendition)?);
     let seconds = (chunk.samples.1 - chunk.samples.0) as f64 / f64::from(work.shape.rate);
     // Twice of what was asked for is an encoder gone mad; samples of noise make FLAC a little larger than they are.
     let most = (seconds * rung.bit_rate as f64 / 8.0 * 2.0) as u64 + (1 << 20);
@@ -255,14 +283,14 @@ struct Shelf {
 }
 
 /// How far all renditions are together.
-struct Done {
+pub(crate) struct Done {
     millis: AtomicU64,
     of: f64,
     progress: Reporter,
 }
 
 impl Done {
-    fn add(&self, seconds: f64) {
+    pub(crate) fn add(&self, seconds: f64) {
         let millis = (seconds * 1000.0) as u64;
         let done = self.millis.fetch_add(millis, Ordering::Relaxed) + millis;
         self.progress.at(Stage::Encode, done as f64 / 1000.0 / self.of);
@@ -276,7 +304,7 @@ impl Shelf {
             Coding::Aac => Some(work.samples),
             Coding::Opus => Some(work.samples * u64::from(setup.rate()) / u64::from(work.shape.rate)),
             // It ends with the source, to the sample.
-            Coding::Flac => None,
+            Coding::Flac | Coding::Avc(_) => None,
         };
         self.cutter = Some(Cutter::new(setup, samples, SEGMENT));
         let init = cmaf::init(setup);
@@ -299,11 +327,7 @@ impl Shelf {
     async fn close(mut self, work: &Work) -> Result<(), Halt> {
         let cutter = self.cutter.take().ok_or_else(|| failed("nothing came out"))?;
         let (seconds, rendition) = (cutter.seconds(), self.rendition);
-        if (seconds - work.seconds()).abs() > SLACK {
-            let detail =
-                format!("{}: {seconds:.3} s were encoded of {:.3}", work.rung(rendition)?.name, work.seconds());
-            return Err(failed(detail).into());
-        }
+        work.is_as_long(rendition, seconds)?;
         if let Some(cut) = cutter.finish() {
             self.give(Output::Segment { rendition, bytes: Bytes::from(cut.bytes), seconds: cut.seconds }).await?;
         }

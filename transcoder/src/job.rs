@@ -15,10 +15,12 @@ use crate::artwork::artwork;
 use crate::config::TranscodeConfig;
 use crate::encode::{Work, encode};
 use crate::ffmpeg::Tools;
+use crate::film;
 use crate::ladder::{Shape, ladder};
 use crate::lease::{Reporter, Stage, hold};
 use crate::master::master;
 use crate::measure::{Limits, factor, measure};
+use crate::overshoot::gains;
 use crate::probe::{Probe, probe};
 use crate::publish::{Press, file, version};
 use crate::queue::{Backoff, Claim, Completion, Queue, QueueError, RenditionReport};
@@ -26,6 +28,7 @@ use crate::reject::{Failure, Halt, Reason, disk};
 use crate::source::{Source, fetch};
 use crate::spool::{Spool, room};
 use crate::store::Store;
+use crate::thumbnails::{SHEET, TRACK, Thumbnails, thumbnails};
 use crate::workspace::Workspace;
 
 /// Segments between the encoders and the store: what a slow store may hold back, some megabytes.
@@ -86,33 +89,42 @@ async fn produce(
     room(folder, claim.source.bytes.min(config.max_bytes).saturating_add(config.keep_free))?;
     let source = fetch(store, &claim.source, folder, config.max_bytes, job, reporter).await?;
     reporter.at(Stage::Probe, 0.0);
-    let probe = probe(tools, &source, &claim.source.filename, folder, config.max_duration, job).await?;
+    let probe = probe(tools, &source, &claim.source.filename, folder, config.max_duration, &config.video, job).await?;
     let spool = Spool::create(folder, config.keep_free)?;
     let samples = spool.path().to_owned();
     let measured = measure(tools, &source, &probe, folder, spool, limits, job, reporter).await?;
-    let rungs = ladder(&config.ladder, &probe);
+    let mut rungs = ladder(&config.ladder, &probe);
+    rungs.extend(probe.film.iter().flat_map(|film| film::rungs(&config.video, film)));
     let version = version(&source.sha256, &rungs, &tools.version, claim.fence);
     let (duration_ms, loudness) = (measured.millis(), measured.loudness.clone());
     let waveform = measured.peaks.finish(duration_ms, factor(loudness.gain_db));
-    let work = Arc::new(Work {
+    let mut work = Work {
         tools: tools.clone(),
         source: source.path.clone(),
         spool: samples,
         folder: folder.to_owned(),
         shape: Shape::of(&probe),
+        film: probe.film.clone(),
         samples: measured.samples,
         gain_db: loudness.gain_db,
+        gains: Vec::new(),
         rungs: rungs.clone(),
         cores: config.cores,
         limits,
-    });
+        film_limits: Limits { factor: config.video.time_limit_factor, ..limits },
+    };
+    work.gains = gains(&work, &measured.loud, job).await?;
+    let applied: Vec<_> =
+        rungs.iter().zip(&work.gains).map(|(rung, gain)| rung.is_levelled().then_some(*gain)).collect();
+    let work = Arc::new(work);
     let mut press = Press::new(store, queue, claim, &version, &rungs);
-    if config.early && duration_ms >= EARLY_LEAST_MS {
+    // A picture may be encoded more slowly than it plays, and those who came early would wait for ever again.
+    if config.early && duration_ms >= EARLY_LEAST_MS && probe.film.is_none() {
         press.open_early();
     }
     press.add("waveform.json", waveform.into(), "application/json").await?;
     let made = make(tools, &source, &probe, work, &mut press, job, reporter).await;
-    let (renditions, cover) = match made {
+    let (mut renditions, cover) = match made {
         Ok(made) => made,
         Err(Halt::Failed(failure)) if !failure.reason.is_retryable() => {
             press.abandon().await;
@@ -120,6 +132,7 @@ async fn produce(
         }
         Err(halt) => return Err(halt),
     };
+    renditions.iter_mut().zip(applied).for_each(|(rendition, gain)| rendition.gain_db = gain);
     Ok(Completion {
         fence: claim.fence,
         master: master(&version, &renditions),
@@ -145,12 +158,20 @@ async fn make(
     job: &CancellationToken,
     reporter: &Reporter,
 ) -> Result<(Vec<RenditionReport>, bool), Halt> {
-    let folder = work.folder.clone();
+    let (folder, seconds) = (work.folder.clone(), work.seconds());
     let (out, outputs) = mpsc::channel(OUTPUTS);
-    let pictures = artwork(tools, source, probe, &folder, job);
-    let ((), (), covers) = tokio::try_join!(encode(work, out, job, reporter), press.run(outputs, job), pictures)?;
+    let pictures = async {
+        let covers = artwork(tools, source, probe, seconds, &folder, job).await?;
+        Ok((covers, thumbnails(tools, source, probe, seconds, &folder, job).await?))
+    };
+    let ((), (), (covers, small)) =
+        tokio::try_join!(encode(work, out, job, reporter), press.run(outputs, job), pictures)?;
     for (name, path) in &covers {
         press.add(name, file(path).await?, "image/jpeg").await?;
+    }
+    if let Some(Thumbnails { sheet, track }) = small {
+        press.add(SHEET, file(&sheet).await?, "image/jpeg").await?;
+        press.add(TRACK, track.into(), "text/vtt").await?;
     }
     Ok((press.finish(reporter).await?, !covers.is_empty()))
 }

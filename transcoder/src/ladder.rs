@@ -5,6 +5,7 @@
 //! A source below the lowest rung gets one rung at its own rate.
 
 use crate::config::Ladder;
+use crate::film::Picture;
 use crate::packets::Wrapping;
 use crate::probe::Probe;
 
@@ -18,12 +19,14 @@ pub(crate) enum Coding {
     Opus,
     /// The source's own samples, bit by bit: no gain, no other rate, no other channels.
     Flac,
+    /// H.264 of a film's picture, without its sound.
+    Avc(Picture),
 }
 
 /// One rendition to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rung {
-    /// Its folder: `a64`, `opus96`, `flac`.
+    /// Its folder: `a64`, `opus96`, `flac`, `v360`.
     pub(crate) name: String,
     pub(crate) coding: Coding,
     /// Target bits per second; for FLAC what it takes at most, which is what it would take without coding.
@@ -55,8 +58,27 @@ impl Rung {
                 "-f", "ogg",
             ],
             Coding::Flac => &["-c:a", "flac", "-f", "ogg"],
+            Coding::Avc(picture) => return picture.coder(self.bit_rate),
         };
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// Whether the gain is applied to it.
+    pub(crate) fn is_levelled(&self) -> bool {
+        matches!(self.coding, Coding::Aac | Coding::Opus)
+    }
+
+    /// The film's picture, where it is one.
+    pub(crate) fn picture(&self) -> Option<Picture> {
+        if let Coding::Avc(picture) = self.coding { Some(picture) } else { None }
+    }
+
+    /// Everything that its bytes depend on beside the source and the encoder, as a part of the version.
+    pub(crate) fn settings(&self) -> String {
+        let picture = self
+            .picture()
+            .map(|Picture { width, height, rate, preset }| format!(":{width}x{height}:{}/{}:{preset}", rate.0, rate.1));
+        format!("{}:{}{}", self.name, self.bit_rate, picture.unwrap_or_default())
     }
 
     pub(crate) fn wrapping(&self) -> Wrapping {

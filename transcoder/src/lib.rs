@@ -5,7 +5,8 @@
 //!
 //! The life of a job, in the order of the files: [`Worker`] (`worker.rs`) claims it through `queue.rs`, `lease.rs` keeps
 //! it ours, `job.rs` walks it through `source.rs` (fetch), `probe.rs` with `sniff.rs` and `declared.rs` (is this audio,
-//! and is all of it there), `measure.rs` (loudness, length, waveform), `ladder.rs` and `encode.rs` (renditions),
+//! and is all of it there), `measure.rs` (loudness, length, waveform), `overshoot.rs` (what
+//! coding adds to peaks), `ladder.rs` and `encode.rs` (renditions),
 //! `master.rs` and `codecs.rs` (what was really encoded), and `publish.rs` (upload, then the control plane's commit).
 //!
 //! Invariants: a job is reported complete only after the store acknowledged every object; a lost lease kills ffmpeg
@@ -24,6 +25,7 @@ mod declared;
 mod doctor;
 mod encode;
 mod ffmpeg;
+mod film;
 mod heirs;
 mod job;
 mod ladder;
@@ -31,7 +33,9 @@ mod lease;
 mod master;
 mod measure;
 mod meter;
+mod overshoot;
 mod packets;
+mod pictures;
 mod playlist;
 mod probe;
 mod publish;
@@ -43,11 +47,12 @@ mod spool;
 mod stitch;
 mod store;
 mod tags;
+mod thumbnails;
 mod waveform;
 mod worker;
 mod workspace;
 
-pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig};
+pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig, Video, VideoRung};
 pub use doctor::examine;
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

@@ -33,12 +33,52 @@ const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n";
 
 /// The text of the alias `hls/<track>/master.m3u8`: URIs lead into the version's folder.
 pub(crate) fn master(version: &str, renditions: &[RenditionReport]) -> String {
+    let (pictures, sounds): (Vec<_>, Vec<_>) = renditions.iter().partition(|rendition| rendition.resolution.is_some());
+    if !pictures.is_empty() && !sounds.is_empty() {
+        return film(version, &pictures, &sounds);
+    }
     let mut text = HEAD.to_owned();
     for rendition in renditions {
-        let RenditionReport { name, bandwidth, average_bandwidth, codecs } = rendition;
+        let RenditionReport { name, bandwidth, average_bandwidth, codecs, .. } = rendition;
         let _ = writeln!(
             text,
             "#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},AVERAGE-BANDWIDTH={average_bandwidth},CODECS=\"{codecs}\"\n{version}/{name}/index.m3u8"
+        );
+    }
+    text
+}
+
+/// A film's: each rung of the picture is a variant with a group of one rung of the sound, the better the picture the
+/// better the sound, and its rates are those of both together.
+fn film(version: &str, pictures: &[&RenditionReport], sounds: &[&RenditionReport]) -> String {
+    // Sound that every player of H.264 decodes comes before any other.
+    let aac: Vec<_> = sounds.iter().copied().filter(|sound| sound.codecs.starts_with("mp4a")).collect();
+    let sounds = if aac.is_empty() { sounds } else { &aac };
+    let with = |n: usize| sounds.get(((n + 1) * sounds.len()).div_ceil(pictures.len()) - 1);
+    let pairs: Vec<_> = pictures.iter().enumerate().filter_map(|(n, picture)| Some((*picture, *with(n)?))).collect();
+    let mut text = HEAD.to_owned();
+    let mut named: Vec<&str> = Vec::new();
+    for (_, sound) in &pairs {
+        if !named.contains(&sound.name.as_str()) {
+            named.push(&sound.name);
+            let name = &sound.name;
+            let _ = writeln!(
+                text,
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{name}\",NAME=\"Sound\",DEFAULT=YES,AUTOSELECT=YES,URI=\"{version}/{name}/index.m3u8\""
+            );
+        }
+    }
+    for (picture, sound) in pairs {
+        let (resolution, rate) = (picture.resolution.as_deref().unwrap_or_default(), picture.frame_rate.unwrap_or(0.0));
+        let _ = writeln!(
+            text,
+            "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{},{}\",RESOLUTION={resolution},FRAME-RATE={rate:.3},AUDIO=\"{}\"\n{version}/{}/index.m3u8",
+            picture.bandwidth + sound.bandwidth,
+            picture.average_bandwidth + sound.average_bandwidth,
+            picture.codecs,
+            sound.codecs,
+            sound.name,
+            picture.name
         );
     }
     text
@@ -96,6 +136,9 @@ mod tests {
             bandwidth,
             average_bandwidth: bandwidth - 1,
             codecs: "mp4a.40.2".to_owned(),
+            gain_db: None,
+            resolution: None,
+            frame_rate: None,
         };
         let text = master("0123456789abcdef-7", &[rendition("a64", 70_000), rendition("a128", 140_000)]);
         assert_eq!(
@@ -104,5 +147,37 @@ mod tests {
              #EXT-X-STREAM-INF:BANDWIDTH=70000,AVERAGE-BANDWIDTH=69999,CODECS=\"mp4a.40.2\"\n0123456789abcdef-7/a64/index.m3u8\n\
              #EXT-X-STREAM-INF:BANDWIDTH=140000,AVERAGE-BANDWIDTH=139999,CODECS=\"mp4a.40.2\"\n0123456789abcdef-7/a128/index.m3u8\n"
         );
+    }
+
+    #[test]
+    fn a_films_master_pairs_pictures_with_sounds() {
+        let sound = |name: &str, bandwidth| RenditionReport {
+            name: name.to_owned(),
+            bandwidth,
+            average_bandwidth: bandwidth - 1,
+            codecs: "mp4a.40.2".to_owned(),
+            gain_db: None,
+            resolution: None,
+            frame_rate: None,
+        };
+        let picture = |name: &str, bandwidth, size: &str| RenditionReport {
+            codecs: "avc1.64001f".to_owned(),
+            resolution: Some(size.to_owned()),
+            frame_rate: Some(29.97),
+            ..sound(name, bandwidth)
+        };
+        let all =
+            [sound("a64", 70), sound("a128", 140), picture("v360", 800, "640x360"), picture("v720", 2500, "1280x720")];
+        let text = master("v-1", &all);
+        assert_eq!(
+            text,
+            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+             #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a64\",NAME=\"Sound\",DEFAULT=YES,AUTOSELECT=YES,URI=\"v-1/a64/index.m3u8\"\n\
+             #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a128\",NAME=\"Sound\",DEFAULT=YES,AUTOSELECT=YES,URI=\"v-1/a128/index.m3u8\"\n\
+             #EXT-X-STREAM-INF:BANDWIDTH=870,AVERAGE-BANDWIDTH=868,CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=640x360,FRAME-RATE=29.970,AUDIO=\"a64\"\nv-1/v360/index.m3u8\n\
+             #EXT-X-STREAM-INF:BANDWIDTH=2640,AVERAGE-BANDWIDTH=2638,CODECS=\"avc1.64001f,mp4a.40.2\",RESOLUTION=1280x720,FRAME-RATE=29.970,AUDIO=\"a128\"\nv-1/v720/index.m3u8\n"
+        );
+        let one = master("v-1", &[sound("a64", 70), sound("a256", 270), picture("v360", 800, "640x360")]);
+        assert!(one.contains("AUDIO=\"a256\"") && !one.contains("a64"), "the best sound with the only picture: {one}");
     }
 }

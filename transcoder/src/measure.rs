@@ -6,7 +6,8 @@
 //! ours, from wherever in the track it likes.
 //!
 //! Invariants: a source is decoded to its end or refused; a decode that runs over the longest length allowed, or over
-//! its time, or would fill the disk, is killed. The gain never lifts the true peak over [`CEILING`].
+//! its time, or would fill the disk, is killed. The gain never lifts the source's true peak over [`CEILING`]; what coding
+//! adds to it is seen to in [`crate::overshoot`].
 
 use std::io::Read;
 use std::path::Path;
@@ -46,6 +47,8 @@ pub(crate) struct Measured {
     pub(crate) rate: u32,
     pub(crate) loudness: LoudnessReport,
     pub(crate) peaks: Peaks,
+    /// True peaks of the source, one for each [`crate::meter::PEAK_BIN`] samples.
+    pub(crate) loud: Vec<f32>,
 }
 
 impl Measured {
@@ -59,10 +62,16 @@ pub(crate) fn factor(gain_db: f64) -> f64 {
     10f64.powf(gain_db / 20.0)
 }
 
+/// A factor as a gain in dB; what is silent has a level too.
+pub(crate) fn decibels(factor: f64) -> f64 {
+    if factor > 0.0 { (20.0 * factor.log10()).max(SILENT_PEAK) } else { SILENT_PEAK }
+}
+
 struct Decoded {
     samples: u64,
     lufs: f64,
     peak: f64,
+    loud: Vec<f32>,
     peaks: Peaks,
     over: bool,
     trouble: Option<Failure>,
@@ -142,7 +151,8 @@ pub(crate) async fn measure(
     }
     progress.at(Stage::Measure, 1.0);
     let loudness = gain(decoded.lufs, decoded.peak);
-    Ok(Measured { samples: decoded.samples, rate: shape.rate, loudness, peaks: decoded.peaks })
+    let Decoded { samples, peaks, loud, .. } = decoded;
+    Ok(Measured { samples, rate: shape.rate, loudness, peaks, loud })
 }
 
 /// How much a run may take.
@@ -204,7 +214,7 @@ fn spoken(seconds: f64) -> String {
 
 /// The lower of what reaches the target and what keeps true peaks under the ceiling; nothing for silence.
 fn gain(lufs: f64, peak: f64) -> LoudnessReport {
-    let true_peak = if peak > 0.0 { (20.0 * peak.log10()).max(SILENT_PEAK) } else { SILENT_PEAK };
+    let true_peak = decibels(peak);
     let silent = !lufs.is_finite() || lufs <= GATE;
     let gain_db = if silent { 0.0f64.min(CEILING - true_peak) } else { (TARGET - lufs).min(CEILING - true_peak) };
     let round = |value: f64| (value * 100.0).round() / 100.0;
@@ -220,6 +230,7 @@ fn listen(out: Option<impl Read>, shape: Shape, most: u64, spool: &mut Spool, mu
         samples: 0,
         lufs: f64::NEG_INFINITY,
         peak: 0.0,
+        loud: Vec::new(),
         peaks: Peaks::default(),
         over: false,
         trouble: None,
@@ -278,7 +289,7 @@ fn meter(
         at(decoded.samples);
     }
     spool.finish()?;
-    (decoded.lufs, decoded.peak) = meters.finish().map_err(failed)?;
+    (decoded.lufs, decoded.peak, decoded.loud) = meters.finish().map_err(failed)?;
     Ok(())
 }
 

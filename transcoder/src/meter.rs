@@ -15,9 +15,11 @@ use crate::ladder::Shape;
 
 /// Blocks of samples between the reader and a meter: two to work on and two to wait.
 const QUEUE: usize = 4;
+/// Samples of which each has one true peak of its own: a fifth of a second.
+pub(crate) const PEAK_BIN: usize = 8192;
 
-/// What one thread answers: a loudness or a peak.
-type Answer = Result<f64, String>;
+/// What one thread answers: a loudness, or the highest peak and that of each bin.
+type Answer = Result<(f64, Vec<f32>), String>;
 
 /// The queue of one thread, and the thread.
 type Thread = (SyncSender<Block>, JoinHandle<Answer>);
@@ -41,19 +43,29 @@ impl Meters {
             for block in blocks {
                 loudness.add_frames_f32(&block).map_err(|error| error.to_string())?;
             }
-            loudness.loudness_global().map_err(|error| error.to_string())
+            loudness.loudness_global().map(|lufs| (lufs, Vec::new())).map_err(|error| error.to_string())
         })?];
         let channels = shape.channels as usize;
         for channel in 0..channels {
             let mut peak = EbuR128::new(1, shape.rate, Mode::TRUE_PEAK).map_err(|error| error.to_string())?;
             threads.push(thread(move |blocks| {
-                let mut own = Vec::new();
+                let (mut own, mut bins) = (Vec::new(), Vec::new());
+                // Blocks are as a pipe gave them; bins are the same in every run.
+                let mut bin = |samples: &[f32]| {
+                    peak.add_frames_f32(samples).map_err(|error| error.to_string())?;
+                    bins.push(peak.prev_true_peak(0).map_err(|error| error.to_string())? as f32);
+                    Ok::<(), String>(())
+                };
                 for block in blocks {
-                    own.clear();
                     own.extend(block.iter().skip(channel).step_by(channels));
-                    peak.add_frames_f32(&own).map_err(|error| error.to_string())?;
+                    let whole = own.len() - own.len() % PEAK_BIN;
+                    own[..whole].chunks_exact(PEAK_BIN).try_for_each(&mut bin)?;
+                    own.drain(..whole);
                 }
-                peak.true_peak(0).map_err(|error| error.to_string())
+                if !own.is_empty() {
+                    bin(&own)?;
+                }
+                Ok((peak.true_peak(0).map_err(|error| error.to_string())?, bins))
             })?);
         }
         Ok(Self { threads })
@@ -68,15 +80,20 @@ impl Meters {
         }
     }
 
-    /// Integrated loudness in LUFS, and the highest true peak of any channel as a factor.
-    pub(crate) fn finish(self) -> Result<(f64, f64), String> {
+    /// Integrated loudness in LUFS, the highest true peak of any channel as a factor, and that of each bin.
+    pub(crate) fn finish(self) -> Result<(f64, f64, Vec<f32>), String> {
         let mut answers = Vec::with_capacity(self.threads.len());
         for (queue, thread) in self.threads {
             drop(queue);
             answers.push(thread.join().map_err(|_| "a meter panicked".to_owned())??);
         }
-        let (lufs, peaks) = answers.split_first().ok_or("no meter")?;
-        Ok((*lufs, peaks.iter().copied().fold(0.0, f64::max)))
+        let ((lufs, _), peaks) = answers.split_first().ok_or("no meter")?;
+        let mut bins: Vec<f32> = Vec::new();
+        for (_, own) in peaks {
+            bins.resize(own.len(), 0.0);
+            bins.iter_mut().zip(own).for_each(|(most, own)| *most = most.max(*own));
+        }
+        Ok((*lufs, peaks.iter().map(|(peak, _)| *peak).fold(0.0, f64::max), bins))
     }
 }
 
@@ -101,6 +118,9 @@ mod tests {
         let mut one = EbuR128::new(2, 44_100, Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM).expect("meter");
         samples.chunks(10_000).for_each(|block| one.add_frames_f32(block).expect("frames"));
         let peak = one.true_peak(0).expect("peak").max(one.true_peak(1).expect("peak"));
-        assert_eq!(meters.finish(), Ok((one.loudness_global().expect("loudness"), peak)));
+        let (lufs, highest, bins) = meters.finish().expect("measured");
+        assert_eq!((lufs, highest), (one.loudness_global().expect("loudness"), peak));
+        assert_eq!(bins.len(), (44_100usize * 4).div_ceil(PEAK_BIN));
+        assert_eq!(bins.iter().copied().fold(0.0, f32::max), peak as f32, "one of the bins holds the highest peak");
     }
 }

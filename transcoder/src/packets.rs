@@ -6,6 +6,7 @@
 //! Invariants: a frame is whole or an error; how much is held back is bounded by the largest frame of the format.
 
 mod adts;
+pub(crate) mod fragments;
 mod ogg;
 
 use std::io::{self, Read};

@@ -12,8 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Video;
 use crate::declared::{Declared, declared};
 use crate::ffmpeg::{Bounds, INPUT, RunError, Tools, crashed, read_bounded, run};
+use crate::film::{Film, film, is_still};
 use crate::reject::{Failure, Halt, Reason, disk};
 use crate::sniff::{Content, Family, HEAD, container, content, promised};
 use crate::source::Source;
@@ -43,6 +45,8 @@ pub(crate) struct Probe {
     pub(crate) estimate: Option<f64>,
     /// Index of the stream that holds the artwork.
     pub(crate) artwork: Option<u32>,
+    /// The moving picture, where there is one.
+    pub(crate) film: Option<Film>,
     pub(crate) tags: Tags,
 }
 
@@ -53,6 +57,7 @@ pub(crate) async fn probe(
     filename: &str,
     folder: &Path,
     max_duration: Duration,
+    video: &Video,
     cancel: &CancellationToken,
 ) -> Result<Probe, Halt> {
     let promise = promised(filename);
@@ -93,6 +98,7 @@ pub(crate) async fn probe(
         cut: said == Declared::Cut,
         estimate: probed,
         artwork: artwork(streams),
+        film: film(video, &answer, streams, audio)?,
         tags: Tags::read(&answer["format"]["tags"], &audio["tags"], filename),
     };
     let longest = max_duration.as_secs_f64();
@@ -150,8 +156,10 @@ fn unreadable(file: &mut File, head: &[u8], promise: Option<&(String, Family)>) 
 async fn ask(tools: &Tools, source: &Source, folder: &Path, cancel: &CancellationToken) -> Result<Option<Value>, Halt> {
     let mut command = tools.ffprobe(folder);
     command.args(INPUT).args(["-of", "json=compact=1", "-show_entries"]).arg(
-        "format=format_name,duration,bit_rate,probe_score:format_tags:stream=index,codec_type,codec_name,codec_tag_string,\
-         sample_rate,sample_fmt,channels,duration,bit_rate,bits_per_raw_sample:stream_disposition=attached_pic:stream_tags",
+        "format=format_name,start_time,duration,bit_rate,probe_score:format_tags:stream=index,codec_type,codec_name,codec_tag_string,\
+         sample_rate,sample_fmt,channels,duration,bit_rate,bits_per_raw_sample,start_time,width,height,avg_frame_rate,\
+         r_frame_rate,nb_frames,sample_aspect_ratio:stream_disposition=attached_pic,still_image,timed_thumbnails:\
+         stream_side_data=rotation:stream_tags",
     );
     command.arg("-i").arg(&source.path);
     let drive = |child: &mut Child| {
@@ -236,15 +244,11 @@ fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| text(value)?.parse().ok())
 }
 
-fn is_picture(stream: &Value) -> bool {
-    stream["disposition"]["attached_pic"] == 1
-}
-
 /// Seconds of the audio stream. A container's duration is that of its longest stream, so it stands for the audio only
 /// where nothing else plays.
 fn stream_seconds(answer: &Value, streams: &[Value], audio: &Value) -> Option<f64> {
     let tagged = || clock(text(&audio["tags"]["DURATION"])?);
-    let alone = streams.iter().filter(|stream| !is_picture(stream) && stream["codec_type"] != "data").count() == 1;
+    let alone = streams.iter().filter(|stream| !is_still(stream) && stream["codec_type"] != "data").count() == 1;
     seconds(&audio["duration"]).or_else(tagged).or_else(|| seconds(&answer["format"]["duration"]).filter(|_| alone))
 }
 
@@ -304,6 +308,6 @@ fn bit_rate(answer: &Value, streams: &[Value], audio: &Value, bytes: u64, probed
 }
 
 fn artwork(streams: &[Value]) -> Option<u32> {
-    let picture = streams.iter().find(|stream| is_picture(stream) && stream["codec_type"] == "video")?;
+    let picture = streams.iter().find(|stream| is_still(stream) && stream["codec_type"] == "video")?;
     number(&picture["index"]).and_then(|index| u32::try_from(index).ok())
 }

@@ -36,7 +36,7 @@ use crate::store::Store;
 /// Uploads at once: enough to hide a round trip, few enough to keep a small server alive.
 const UPLOADS: usize = 8;
 /// Raised whenever the same source and settings would give other bytes.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 /// Segments of each rendition that a player finds when it comes early: what it wants to have before it plays.
 const EARLY: usize = 2;
 /// The least time between two versions of a growing playlist: an edge keeps one for a second.
@@ -51,7 +51,7 @@ const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
 /// The name of the version: what went in, how, by what, and which attempt.
 pub(crate) fn version(source_sha256: &str, rungs: &[Rung], encoder: &str, fence: i64) -> String {
-    let ladder: Vec<String> = rungs.iter().map(|rung| format!("{}:{}", rung.name, rung.bit_rate)).collect();
+    let ladder: Vec<String> = rungs.iter().map(Rung::settings).collect();
     let settings = format!(
         "segue {REVISION}; {}; segment {}; target {TARGET}; ceiling {CEILING}",
         ladder.join(","),
@@ -90,7 +90,17 @@ impl Shelf {
 
     fn report(&self, count: usize) -> RenditionReport {
         let (bandwidth, average_bandwidth) = peak_and_average(&self.files(count));
-        RenditionReport { name: self.rung.name.clone(), bandwidth, average_bandwidth, codecs: self.codecs.clone() }
+        let (name, codecs) = (self.rung.name.clone(), self.codecs.clone());
+        let picture = self.rung.picture();
+        RenditionReport {
+            name,
+            bandwidth,
+            average_bandwidth,
+            codecs,
+            gain_db: None,
+            resolution: picture.map(|picture| format!("{}x{}", picture.width, picture.height)),
+            frame_rate: picture.map(|picture| (picture.per_second() * 1000.0).round() / 1000.0),
+        }
     }
 }
 
@@ -205,10 +215,12 @@ impl<'a> Press<'a> {
                 return Ok(());
             }
         };
-        let folder = self.shelf(rendition)?.rung.name.clone();
+        let rung = &self.shelf(rendition)?.rung;
+        let content_type = if rung.picture().is_some() { "video/mp4" } else { "audio/mp4" };
+        let folder = rung.name.clone();
         let key = format!("{}/{folder}/{name}", self.root);
         let store = self.store;
-        self.uploads.push(Box::pin(async move { put(store, key, body, "audio/mp4").await.map(|()| sent) }));
+        self.uploads.push(Box::pin(async move { put(store, key, body, content_type).await.map(|()| sent) }));
         Ok(())
     }
 

@@ -82,6 +82,15 @@ pub(crate) struct RenditionReport {
     /// Average bits per second over the whole rendition.
     pub(crate) average_bandwidth: u64,
     pub(crate) codecs: String,
+    /// What every sample of it was raised or lowered by, in dB; `None` for one that is left as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gain_db: Option<f64>,
+    /// Of a film's picture: width and height, as `640x360`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resolution: Option<String>,
+    /// Of a film's picture: pictures per second, to a thousandth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) frame_rate: Option<f64>,
 }
 
 /// What was measured and what was done about it.
@@ -91,7 +100,7 @@ pub(crate) struct LoudnessReport {
     pub(crate) input_lufs: f64,
     /// True peak of the source in dBTP; -120 for digital silence.
     pub(crate) input_true_peak: f64,
-    /// What every sample was raised or lowered by, in dB.
+    /// What every sample is to be raised or lowered by, in dB, by the peaks of the source.
     pub(crate) gain_db: f64,
 }
 

@@ -27,6 +27,8 @@ pub enum Reason {
     TooLong,
     /// Larger than the configured limit.
     TooLarge,
+    /// A film with more or larger pictures than are taken.
+    VideoTooLarge,
     /// The uploaded object is not in the store.
     SourceMissing,
     /// ffmpeg crashed, or its output was not what was asked for.
@@ -54,6 +56,7 @@ impl Reason {
             Self::UnsupportedCodec => "unsupported-codec",
             Self::TooLong => "too-long",
             Self::TooLarge => "too-large",
+            Self::VideoTooLarge => "video-too-large",
             Self::SourceMissing => "source-missing",
             Self::EncoderFailed => "encoder-failed",
             Self::TimedOut => "timed-out",

@@ -18,14 +18,15 @@ fn cuts(folder: &Path, name: &str) -> Vec<String> {
     text.lines().filter(|line| line.starts_with("#EXTINF")).map(str::to_owned).collect()
 }
 
-/// -14 LUFS, or a true peak at the ceiling where that binds; either way as loud as the measured gain makes it. The lossy
-/// coding itself moves true peaks: little in a high rung, more at 64 kbit/s.
-fn loud_enough((lufs, peak): (f64, f64), loudness: &Value, rendition: &str) -> bool {
-    let (input, gain) = (loudness["input_lufs"].as_f64().unwrap(), loudness["gain_db"].as_f64().unwrap());
-    let over = if rendition == "a64" { 1.5 } else { 0.6 };
-    let at_target = (lufs + 14.0).abs() <= 0.5 && peak <= -1.0 + over;
-    let at_ceiling = lufs < -14.0 && peak >= -1.6 && peak <= -1.0 + over;
-    (input + gain - lufs).abs() <= 0.5 && (at_target || at_ceiling)
+/// -14 LUFS, or a true peak at the ceiling where that binds; either way as loud as the applied gain makes it. Another
+/// meter's true peak may differ by 0.2 dB, and where a trial was unlucky the whole comes out softer than it might be.
+fn loud_enough((lufs, peak): (f64, f64), done: &Value, rendition: &str) -> bool {
+    let of = |it: &&Value| it["name"] == rendition;
+    let applied = done["renditions"].as_array().unwrap().iter().find(of).unwrap()["gain_db"].as_f64().unwrap();
+    let input = done["loudness"]["input_lufs"].as_f64().unwrap();
+    let at_target = (lufs + 14.0).abs() <= 0.5;
+    let at_ceiling = lufs < -14.0 && peak >= -2.5;
+    (input + applied - lufs).abs() <= 0.5 && peak <= -0.8 && (at_target || at_ceiling)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,11 +67,7 @@ async fn a_song_in_four_containers_comes_out_whole_loud_and_aligned() {
             assert!((got - length).abs() < 0.1, "{filename} {name}: {got} of {length}");
             assert_eq!(cuts(&folder, name), cuts(&folder, ladder[0]), "{filename} {name}");
             let heard = loudness(&playlist);
-            assert!(
-                loud_enough(heard, &done["loudness"], name),
-                "{filename} {name}: {heard:?}: {:#}",
-                done["loudness"]
-            );
+            assert!(loud_enough(heard, &done, name), "{filename} {name}: {heard:?}: {done:#}");
         }
     }
     assert_eq!(bench.job_folders(), 0, "every folder was swept");
@@ -128,7 +125,7 @@ async fn quiet_is_raised_loud_is_lowered_and_silence_left_alone() {
     for level in ["0.02", "0.9"] {
         let (done, folder) = bench.done(&noise(level), "noise.flac").await;
         let heard = loudness(&folder.join("a256/index.m3u8"));
-        assert!(loud_enough(heard, &done["loudness"], "a256"), "{level}: {heard:?} {:#}", done["loudness"]);
+        assert!(loud_enough(heard, &done, "a256"), "{level}: {heard:?} {done:#}");
     }
     let (done, _) = bench.done(&made("a.wav", "-f lavfi -i anullsrc=r=44100:cl=stereo -t 3"), "silence.wav").await;
     assert_eq!(done["loudness"]["gain_db"], 0.0);

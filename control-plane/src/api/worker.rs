@@ -248,12 +248,17 @@ fn check_result(complete: &Complete) -> Result<(), ApiError> {
         return Err(ApiError::invalid("`master` is not a playlist (RFC 8216, section 4.3.1.1), or is too long"));
     }
     let folder = format!("{version}/");
-    let uris = master.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let stray = |uri: &&str| !uri.starts_with(&folder) || uri.split('/').any(|part| part == ".." || part.is_empty());
-    if let Some(uri) = uris.clone().find(stray) {
+    // A line of its own, or an attribute of a tag (EXT-X-MEDIA).
+    let named =
+        |line: &'_ str| line.split_once("URI=\"").and_then(|(_, rest)| rest.split('"').next().map(str::to_owned));
+    let lines = master.lines().map(str::trim).filter(|line| !line.is_empty());
+    let uris: Vec<String> =
+        lines.filter_map(|line| if line.starts_with('#') { named(line) } else { Some(line.to_owned()) }).collect();
+    let stray = |uri: &&String| !uri.starts_with(&folder) || uri.split('/').any(|part| part == ".." || part.is_empty());
+    if let Some(uri) = uris.iter().find(stray) {
         return Err(ApiError::invalid(format!("`master` names {uri:?}, which is not under {folder}")));
     }
-    if uris.count() == 0 || renditions.len() > 64 {
+    if uris.is_empty() || renditions.len() > 64 {
         return Err(ApiError::invalid("`master` names no rendition, or there are more than 64"));
     }
     Ok(())

@@ -52,6 +52,15 @@ pub(crate) struct Rendition {
     pub(crate) average_bandwidth: Option<u64>,
     /// RFC 6381 codecs.
     pub(crate) codecs: String,
+    /// What its samples were raised or lowered by, in dB; absent for a lossless one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gain_db: Option<f64>,
+    /// Width and height of a film's picture, as `640x360`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resolution: Option<String>,
+    /// Pictures per second of a film.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) frame_rate: Option<f64>,
 }
 
 /// EBU R128 figures of the source and what was applied.

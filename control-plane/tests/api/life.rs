@@ -269,6 +269,7 @@ async fn results_that_point_elsewhere_are_refused() {
         with("master", &format!("{elsewhere}/hls/other/a64/index.m3u8\n")),
         with("master", &format!("{elsewhere}{}/../x/index.m3u8\n", version(1))),
         with("master", &format!("{elsewhere}http://evil.test/index.m3u8\n")),
+        with("master", &format!("#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,URI=\"../x.m3u8\"\n{}/v/index.m3u8\n", version(1))),
     ] {
         let (status, error) = house.worker(&format!("jobs/{job}/complete"), wrong.clone()).await;
         assert_eq!((status, &error["error"]), (StatusCode::BAD_REQUEST, &json!("invalid")), "{wrong}");
