@@ -181,7 +181,7 @@ fn line(policy: &str, caller: &Caller, act: &str, note: Option<String>) -> Histo
     HistoryRow {
         seq: clock::now_ms(),
         policy: policy.to_owned(),
-        done_by: caller.0.clone(),
+        done_by: caller.name.clone(),
         act: act.to_owned(),
         version: None,
         from_version: None,

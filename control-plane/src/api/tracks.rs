@@ -124,7 +124,7 @@ pub(crate) async fn create(
         content_type,
         upload_key: &upload_key,
         bytes: create.size,
-        publisher: create.publisher.as_deref().unwrap_or(&caller.0),
+        publisher: create.publisher.as_deref().unwrap_or(&caller.name),
     };
     transaction!(parts.store, |tx| tracks::insert(tx, &new, clock::now_ms()).await)?;
     parts.tell_track(&id).await;

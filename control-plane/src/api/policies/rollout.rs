@@ -238,7 +238,7 @@ async fn change(
             act = done.act,
             version = done.version,
             from = done.from,
-            by = caller.0,
+            by = caller.name,
             "a policy was changed"
         );
         return Ok((Some(done.clone()), revision, wanted));

@@ -106,7 +106,7 @@ pub(crate) async fn add(
         imports: passed.checked.imports,
         vectors: i64::try_from(passed.vectors).unwrap_or(i64::MAX),
         signer,
-        uploaded_by: caller.0.clone(),
+        uploaded_by: caller.name.clone(),
         note: form.note,
         pushed_ms: None,
         created_ms: clock::now_ms(),
