@@ -37,7 +37,7 @@ use crate::store::{Store, StoreError, transaction};
 const TOKEN_MAX: usize = 512;
 
 /// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     /// Everything.
@@ -97,22 +97,17 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
     })
 }
 
-/// Who asks: whose token a request carries, and where it comes from.
+/// Who asks: the name of the token that a request carries.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The token's id; for one of the configuration its name.
-    pub(crate) token: String,
-    /// The token's name.
     pub(crate) name: String,
-    /// The client's address.
-    pub(crate) address: IpAddr,
 }
 
 /// Whether the token has `scope`, and whose it is.
 async fn authorize(parts: &Parts, secret: &str, address: IpAddr, scope: Scope) -> Result<Caller, ApiError> {
     let token = parts.access.token(&parts.store, secret, address).await?;
     if token.scopes.iter().any(|has| *has == scope || *has == Scope::Admin) {
-        Ok(Caller { token: token.id.clone(), name: token.name.clone(), address })
+        Ok(Caller { name: token.name.clone() })
     } else {
         Err(ApiError::Forbidden(scope.word()))
     }

@@ -18,12 +18,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client.
 const ID_MAX: usize = 64;
 
-/// The id of a request: the client's, or one that was made here.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
-
 /// The body of an error.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
     /// A URI that names the kind of problem: `urn:segue:problem:` and the word.
     #[serde(rename = "type")]
@@ -72,12 +68,9 @@ impl IntoResponse for Problem {
 }
 
 /// The outermost layer: names the request, and says in each error which one it was.
-pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
+pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let path = request.uri().path().to_owned();
-    if let Some(id) = &id {
-        request.extensions_mut().insert(RequestId(id.clone()));
-    }
     let mut response = next.run(request).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         response = explained(response, &path, id.as_deref());

@@ -32,7 +32,7 @@ const OVERLAP_S: i64 = 24 * 3600;
 const OVERLAP_MAX_S: i64 = 30 * 86_400;
 
 /// A token as the API shows it: everything but its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct TokenView {
     id: String,
     name: String,
@@ -67,14 +67,14 @@ impl From<ListedToken> for TokenView {
 }
 
 /// A token and its secret, which is shown this once.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct NewSecret {
     token: TokenView,
     /// What is sent as `Authorization: Bearer …`.
     secret: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     /// For people: who or what has it.
@@ -85,7 +85,7 @@ pub(crate) struct NewToken {
     expires_at: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenRotation {
     /// How long the secret before the new one goes on, in seconds; a day where it is left out, 0 ends it at once.
@@ -93,18 +93,24 @@ pub(crate) struct TokenRotation {
     overlap_s: Option<i64>,
 }
 
+/// A page of tokens.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Tokens {
+    tokens: Vec<TokenView>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
+}
+
 /// All tokens, newest first, page by page.
-pub(crate) async fn list(
-    State(parts): State<Shared>,
-    Asked(page): Asked<Page>,
-) -> Result<Json<serde_json::Value>, ApiError> {
+#[utoipa::path(get, path = "/v1/tokens", params(Page), responses((status = 200, body = Tokens)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Tokens>, ApiError> {
     let rows = tokens::list(&parts.store, page.cursor()?, page.limit()).await?;
     let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
-    let views: Vec<TokenView> = rows.into_iter().map(TokenView::from).collect();
-    Ok(Json(serde_json::json!({ "tokens": views, "next": next })))
+    Ok(Json(Tokens { tokens: rows.into_iter().map(TokenView::from).collect(), next }))
 }
 
 /// Makes a token. Its secret is in this answer and in no other.
+#[utoipa::path(post, path = "/v1/tokens", request_body = NewToken, responses((status = 201, description = "The token, and its secret, which is shown this once", body = NewSecret), (status = 409, description = "`too-many-tokens`")))]
 pub(crate) async fn create(
     State(parts): State<Shared>,
     Body(wish): Body<NewToken>,
@@ -139,6 +145,7 @@ pub(crate) async fn create(
 }
 
 /// Gives a token a new secret. The one before it goes on for a while, so that whoever has it can be told the new one.
+#[utoipa::path(post, path = "/v1/tokens/{token}/rotate", request_body = Option<TokenRotation>, responses((status = 200, description = "The token, and its new secret, which is shown this once", body = NewSecret), (status = 409, description = "`token-configured`")))]
 pub(crate) async fn rotate(
     State(parts): State<Shared>,
     Path(id): Path<String>,
@@ -167,8 +174,9 @@ pub(crate) async fn rotate(
 }
 
 /// Ends a token: here at once, at other control planes within a second.
+#[utoipa::path(delete, path = "/v1/tokens/{token}", responses((status = 204), (status = 409, description = "`token-configured`")))]
 pub(crate) async fn revoke(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    transaction!(parts.store, |tx| { if tokens::revoke(tx, &id).await? { Ok(()) } else { Err(missing(&id)) } })?;
+    transaction!(parts.store, |tx| if tokens::revoke(tx, &id).await? { Ok(()) } else { Err(missing(&id)) })?;
     parts.access.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,4 @@
-//! `[access]`: how much a token may ask for, and what is known of who did what.
+//! `[access]`: how much a token and an address may ask for.
 
 use std::net::IpAddr;
 
@@ -17,13 +17,11 @@ pub struct AccessConfig {
     pub failures: u32,
     /// Balancers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// For so many days it is known who changed what.
-    pub audit_days: u32,
 }
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { rate: 1000, burst: 10_000, failures: 30, trusted_proxies: Vec::new(), audit_days: 400 }
+        Self { rate: 1000, burst: 10_000, failures: 30, trusted_proxies: Vec::new() }
     }
 }
 
@@ -51,7 +49,6 @@ impl AccessConfig {
             burst: positive("burst", default.burst),
             failures: positive("failures", default.failures),
             trusted_proxies: blocks.iter().filter_map(block).collect(),
-            audit_days: positive("audit_days", default.audit_days),
         }
     }
 }
