@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, doctor, events, explain, key, limit, policy, revoke, roles, ticket, track};
+use crate::{demo, doctor, events, explain, key, limit, policy, revoke, roles, ticket, token, track};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Make tickets void before they expire
     Revoke(revoke::RevokeArgs),
+    /// Make, list, rotate and revoke the API tokens of the control plane
+    Token(token::TokenArgs),
     /// Say which step would refuse or serve a URL, and why
     Explain(explain::ExplainArgs),
     /// Look at every part that a configuration names; say what is wrong and what to do
@@ -82,6 +84,7 @@ impl Cli {
             | Command::Limit(_)
             | Command::Policy(_)
             | Command::Revoke(_)
+            | Command::Token(_)
             | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -107,6 +110,7 @@ impl Cli {
             Command::Limit(args) => limit::run(args).await,
             Command::Policy(args) => policy::run(args).await,
             Command::Revoke(args) => revoke::run(args).await,
+            Command::Token(args) => token::run(args).await,
             Command::Events(args) => events::run(args).await,
         }
     }

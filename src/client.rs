@@ -53,6 +53,21 @@ impl Control {
         self.call(Method::GET, path, None).await
     }
 
+    /// All rows of a list that comes in pages; `name` is the list's field.
+    pub(crate) async fn pages(&self, path: &str, name: &str) -> anyhow::Result<Vec<Value>> {
+        let (mut rows, mut after) = (Vec::new(), String::new());
+        loop {
+            let mut page: Value = self.get(&format!("{path}{after}")).await?;
+            if let Some(Value::Array(some)) = page.get_mut(name).map(Value::take) {
+                rows.extend(some);
+            }
+            match page.get("next").and_then(Value::as_str) {
+                Some(next) => after = format!("{}after={next}", if path.contains('?') { '&' } else { '?' }),
+                None => return Ok(rows),
+            }
+        }
+    }
+
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
         self.call(Method::POST, path, Some(body)).await
     }

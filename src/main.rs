@@ -13,6 +13,7 @@ mod revoke;
 mod roles;
 mod sse;
 mod ticket;
+mod token;
 mod track;
 mod when;
 

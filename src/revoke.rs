@@ -72,16 +72,8 @@ pub(crate) async fn run(args: RevokeArgs) -> anyhow::Result<ExitCode> {
             say(if json { revoked.to_string() } else { row(&revoked) })?;
         }
         Some(RevokeCommand::List) => {
-            let mut after = String::new();
-            loop {
-                let page: Value = control.get(&format!("/v1/revocations{after}")).await?;
-                for revoked in page.get("revocations").and_then(Value::as_array).into_iter().flatten() {
-                    say(if json { revoked.to_string() } else { row(revoked) })?;
-                }
-                match page.get("next").and_then(Value::as_str) {
-                    Some(next) => after = format!("?after={next}"),
-                    None => break,
-                }
+            for revoked in control.pages("/v1/revocations", "revocations").await? {
+                say(if json { revoked.to_string() } else { row(&revoked) })?;
             }
         }
         Some(RevokeCommand::Lift { id }) => {

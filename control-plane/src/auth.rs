@@ -1,21 +1,35 @@
 //! Who may do what: bearer tokens (RFC 6750) with scopes.
 //!
-//! A secret is looked up by its SHA-256 and the found hash is compared again in constant time, so that neither the
-//! database nor a timing tells anything about a secret that is close. Routes name the one scope that they need;
-//! `admin` has them all.
+//! | file         | what it is |
+//! |--------------|------------|
+//! | `access.rs`  | tokens that are known, and how much each may ask for |
+//! | `secret.rs`  | what a token looks like, and what is kept of it |
+//! | `rate.rs`    | so many of something in a time, in bounded memory |
+//! | `address.rs` | whose address a request comes from |
+//!
+//! A token that was made over the API is looked up by the id in it, one of the configuration by its SHA-256; the hashes are
+//! compared in constant time, so that neither the database nor a timing tells anything about a secret that is close. Routes
+//! name the one scope that they need, in the table of `router.rs`; `admin` has them all.
+
+pub(crate) mod access;
+pub(crate) mod address;
+mod rate;
+pub(crate) mod secret;
+
+use std::net::IpAddr;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
+use secret::hash;
 use segue_config::Secret;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::TokensConfig;
 use crate::error::ApiError;
-use crate::state::Shared;
+use crate::state::{Parts, Shared};
 use crate::store::tokens::{self, TokenRow};
 use crate::store::{Store, StoreError, transaction};
 
@@ -23,7 +37,8 @@ use crate::store::{Store, StoreError, transaction};
 const TOKEN_MAX: usize = 512;
 
 /// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     /// Everything.
     Admin,
@@ -40,6 +55,14 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [Self::Admin, Self::Publish, Self::Play, Self::Read, Self::Edge, Self::Worker];
+
+    /// The scope of that word.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -50,11 +73,6 @@ impl Scope {
             Self::Worker => "worker",
         }
     }
-}
-
-/// Hex SHA-256 of a secret.
-pub(crate) fn hash(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes the tokens of the configuration the ones that are stored under the bootstrap names.
@@ -79,22 +97,17 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
     })
 }
 
-/// Whose token a request carries: its name.
+/// Who asks: the name of the token that a request carries.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) String);
+pub(crate) struct Caller {
+    pub(crate) name: String,
+}
 
-/// Whether the request carries a token that has `scope`, and whose it is.
-pub(crate) async fn authorize(store: &Store, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
-    let secret = bearer(headers)?;
-    let hash = hash(secret);
-    let unknown = ApiError::Unauthorized("this token is not known");
-    let token = tokens::by_hash(store, &hash).await?.ok_or(unknown)?;
-    if !bool::from(token.hash.as_bytes().ct_eq(hash.as_bytes())) {
-        return Err(ApiError::Unauthorized("this token is not known"));
-    }
-    let allows = |word: &str| word == scope.word() || word == Scope::Admin.word();
-    if token.scopes.split_ascii_whitespace().any(allows) {
-        Ok(Caller(token.name))
+/// Whether the token has `scope`, and whose it is.
+async fn authorize(parts: &Parts, secret: &str, address: IpAddr, scope: Scope) -> Result<Caller, ApiError> {
+    let token = parts.access.token(&parts.store, secret, address).await?;
+    if token.scopes.iter().any(|has| *has == scope || *has == Scope::Admin) {
+        Ok(Caller { name: token.name.clone() })
     } else {
         Err(ApiError::Forbidden(scope.word()))
     }
@@ -117,13 +130,20 @@ fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     Ok(secret)
 }
 
-/// The layer that stands in front of a group of routes.
+/// The layer that stands in front of a route.
 pub(crate) async fn require(
     State((shared, scope)): State<(Shared, Scope)>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authorize(&shared.store, request.headers(), scope).await {
+    let address = address::client(request.extensions(), request.headers(), shared.access.trusted());
+    // Of its own, since a request's body cannot be lent across a wait.
+    let secret = bearer(request.headers()).map(str::to_owned);
+    let caller = match secret {
+        Ok(secret) => authorize(&shared, &secret, address, scope).await,
+        Err(error) => Err(error),
+    };
+    match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -141,12 +161,6 @@ mod tests {
 
     fn with(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
-    }
-
-    #[test]
-    fn hash_is_sha256_in_hex() {
-        // FIPS 180-2, appendix B.1.
-        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

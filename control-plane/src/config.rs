@@ -1,5 +1,6 @@
 //! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
 
+mod access;
 mod database;
 mod policies;
 
@@ -12,6 +13,7 @@ use segue_events::FluvioConfig;
 use segue_signing::SigningSecret;
 use url::Url;
 
+pub use access::AccessConfig;
 pub use policies::PoliciesConfig;
 
 /// The largest object that one S3 PUT can carry (S3 API reference, PutObject: 5 GiB).
@@ -37,6 +39,8 @@ pub struct ControlConfig {
     pub keys: Vec<(String, Secret)>,
     /// Bootstrap tokens.
     pub tokens: TokensConfig,
+    /// How much tokens and addresses may ask for.
+    pub access: AccessConfig,
     /// What may be uploaded.
     pub uploads: UploadsConfig,
     /// How long tickets live.
@@ -222,6 +226,7 @@ impl ControlConfig {
             edge_base_url: base_url(&root.section("edge"), "base_url"),
             keys: keys(&root.section("keys").free_form()),
             tokens: TokensConfig::read(&root.section("tokens")),
+            access: AccessConfig::read(&root.section("access")),
             uploads: UploadsConfig::read(&root.section("uploads")),
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),

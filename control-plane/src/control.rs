@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::access::{self, Access};
 use crate::bus::Bus;
 use crate::config::ControlConfig;
 use crate::hints::{self, Hints};
@@ -99,6 +100,7 @@ impl Control {
         }
         tasks.spawn(tally::sweep(Shared::clone(&parts)));
         tasks.spawn(kept::tend(Shared::clone(&parts)));
+        tasks.spawn(access::note_uses(Shared::clone(&parts)));
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
@@ -204,6 +206,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     let edge_base = config.edge_base_url.trim_end_matches('/').to_owned();
     Ok(Parts {
         store,
+        access: Access::new(&config.access),
         kept,
         fluvio: config.fluvio.clone(),
         objects,

@@ -3,13 +3,14 @@
 //! A client gets a stable word and a sentence that is safe to show; what a part behind us said goes to the log, once,
 //! here.
 
-use axum::Json;
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
 
 use crate::ids::NoRandomness;
 use crate::objects::ObjectsError;
+use crate::problem::Problem;
 use crate::store::StoreError;
 
 /// What a route answers when it cannot do what it was asked.
@@ -33,6 +34,9 @@ pub(crate) enum ApiError {
     /// A bound of ours was reached; the same request may pass later.
     #[error("{message}")]
     Busy { word: &'static str, message: String },
+    /// More than a token or an address may ask for.
+    #[error("{message}")]
+    TooMany { word: &'static str, message: String, wait: Duration },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,7 +73,10 @@ impl ApiError {
     /// The stable word: the `error` of the response and the label of the metric.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Invalid { word, .. } | Self::Conflict { word, .. } | Self::Busy { word, .. } => word,
+            Self::Invalid { word, .. }
+            | Self::Conflict { word, .. }
+            | Self::Busy { word, .. }
+            | Self::TooMany { word, .. } => word,
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound(_) => "not-found",
@@ -87,6 +94,7 @@ impl ApiError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Store(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Randomness(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Objects(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -112,8 +120,7 @@ impl IntoResponse for ApiError {
         if status.is_server_error() && !matches!(self, Self::Busy { .. }) {
             tracing::error!(error.kind = self.kind(), error = %self, "a request failed");
         }
-        let body = Json(json!({ "error": self.kind(), "message": self.message() }));
-        let mut response = (status, body).into_response();
+        let mut response = Problem::new(status, self.kind(), self.message()).into_response();
         let headers = response.headers_mut();
         match status {
             StatusCode::UNAUTHORIZED => {
@@ -122,6 +129,11 @@ impl IntoResponse for ApiError {
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                // Whole seconds, rounded up: one that comes earlier is refused again.
+                let wait = if let Self::TooMany { wait, .. } = &self { wait.as_millis().div_ceil(1000) } else { 1 };
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(wait).unwrap_or(60).max(1)));
             }
             _ => {}
         }

@@ -8,8 +8,8 @@ use segue_config::Secret;
 
 use crate::bucket::{ACCESS, SECRET};
 use crate::config::{
-    ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig,
-    UploadsConfig,
+    AccessConfig, ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig,
+    TokensConfig, UploadsConfig,
 };
 use crate::control;
 use crate::database::database;
@@ -41,6 +41,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         edge_base_url: "http://edge.test".to_owned(),
         keys: vec![("k1".to_owned(), Secret::literal("a signing secret of at least thirty-two bytes"))],
         tokens: TokensConfig { admin: Secret::literal("admin-token-of-the-tests"), worker: None, edge: None },
+        access: AccessConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),

@@ -28,9 +28,19 @@ pub(crate) fn other() -> Result<String, NoRandomness> {
     random_text(16)
 }
 
+/// The secret of a token: 52 characters, 260 bits.
+pub(crate) fn secret() -> Result<String, NoRandomness> {
+    random_text(52)
+}
+
+/// Whether `text` is spelled as what is made here, `len` characters long.
+pub(crate) fn is_spelled(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// Whether `text` could be a track id; anything else is not found without asking the database.
 pub(crate) fn is_track(text: &str) -> bool {
-    text.len() == TRACK_LEN && text.bytes().all(|byte| ALPHABET.contains(&byte))
+    is_spelled(text, TRACK_LEN)
 }
 
 fn random_text(len: usize) -> Result<String, NoRandomness> {

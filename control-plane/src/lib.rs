@@ -1,6 +1,6 @@
 //! The control plane: tracks and uploads, transcode jobs, tickets and keys, the tally of plays, and the console page.
 //!
-//! One axum service over a database (SQLite or MariaDB) and a bucket. `router.rs` is the table of contents; `store/` holds all SQL; rules that
+//! One axum service over a database (SQLite or MariaDB) and a bucket. `routes.rs` is the table of contents; `store/` holds all SQL; rules that
 //! need neither (what a play is) stand in modules of their own.
 //!
 //! Invariants: the database is the truth, and what is told (events, snapshots) is told after the commit; nothing is
@@ -35,8 +35,10 @@ mod keys;
 mod objects;
 mod plays;
 mod policies;
+mod problem;
 mod publication;
 mod router;
+mod routes;
 mod server;
 mod state;
 mod store;
@@ -45,8 +47,8 @@ mod tally;
 mod views;
 
 pub use config::{
-    ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, RedisConfig,
-    TicketsConfig, TokensConfig, UploadsConfig,
+    AccessConfig, ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
+    RedisConfig, TicketsConfig, TokensConfig, UploadsConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;

@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::access::Access;
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
 use crate::hints::Hints;
@@ -25,6 +26,8 @@ pub(crate) type Shared = Arc<Parts>;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    /// Tokens that are known.
+    pub(crate) access: Access,
     /// Facts and denials that were counted.
     pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.

@@ -15,7 +15,7 @@ use crate::keys::RETIRED_KEPT_S;
 use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
-use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tracks, transaction};
+use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tokens, tracks, transaction};
 use crate::{duty, objects, publication};
 
 /// Rows that one step takes at a time.
@@ -50,6 +50,9 @@ const OVER_KEPT_S: i64 = 300;
 
 /// How long it is known who did what with policies.
 const HISTORY_KEPT_MS: i64 = 400 * 86_400_000;
+
+/// How long a token that expired is still listed.
+const EXPIRED_KEPT_MS: i64 = 30 * 86_400_000;
 
 /// How long removals outlast the last write that a client or worker could still make.
 const REMOVAL_SLACK_MS: i64 = 60_000;
@@ -107,6 +110,7 @@ pub(crate) async fn leftovers(parts: &Parts, held: &Held) -> Result<(), ApiError
         jobs::prune(tx, now - SERVED_KEPT_MS, BATCH).await?;
         early::prune(tx).await?;
         keys::prune(tx, now - PURGE_KEPT_MS, now - CHANGE_KEPT_MS, retired, BATCH).await?;
+        tokens::prune(tx, now - EXPIRED_KEPT_MS, BATCH).await?;
         policies::counts::prune(tx, now - VERDICTS_KEPT_MS).await?;
         policies::prune_history(tx, now - HISTORY_KEPT_MS).await?;
         Ok(())

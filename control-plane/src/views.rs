@@ -8,7 +8,7 @@ use crate::store::jobs::{JobRow, State};
 use crate::store::tracks::{Loudness, Rendition, Status, TrackRow};
 
 /// A track. Times are milliseconds since the epoch.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Track {
     pub(crate) track: String,
     pub(crate) title: String,
@@ -74,7 +74,7 @@ impl Track {
 }
 
 /// A job.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Job {
     pub(crate) job: String,
     pub(crate) track: String,

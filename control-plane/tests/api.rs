@@ -32,3 +32,5 @@ mod several;
 mod start;
 #[path = "api/stats.rs"]
 mod stats;
+#[path = "api/tokens.rs"]
+mod tokens;

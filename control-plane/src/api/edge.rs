@@ -45,7 +45,8 @@ pub(crate) const FACTS_MAX: usize = 4 << 20;
 /// An edge that has not reported for so long is shown as not alive: three of its reports are missing.
 const ALIVE_MS: i64 = 20_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Follow {
     /// How long to wait for something newer than `If-None-Match` names.
     #[serde(default)]
@@ -65,6 +66,7 @@ pub(crate) struct Follow {
 }
 
 /// The snapshot, or 304 where the edge has it already (RFC 9110, section 13.1.2).
+#[utoipa::path(get, path = "/v1/edge/snapshot", params(Follow), responses((status = 200, description = "What changed since the cursor, or the whole", body = Object), (status = 304, description = "Nothing newer came in time")))]
 pub(crate) async fn snapshot(
     State(parts): State<Shared>,
     Asked(follow): Asked<Follow>,
@@ -103,6 +105,7 @@ fn names(header: &str, tag: &str) -> bool {
 }
 
 /// Keeps an edge's report, and adds what its keys were used and its policies said since the last one.
+#[utoipa::path(post, path = "/v1/edge/report", request_body(content = Object, description = "The edge, its process, and what it counted"), responses((status = 204)))]
 pub(crate) async fn report(
     State(parts): State<Shared>,
     Body(report): Body<EdgeReport>,
@@ -152,9 +155,10 @@ pub(crate) fn is_alive(seen_ms: i64, now: i64) -> bool {
 }
 
 /// An edge as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Edge {
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     report: EdgeReport,
     /// When it reported last, ms since the epoch.
     seen_ms: i64,
@@ -164,8 +168,20 @@ pub(crate) struct Edge {
     current: bool,
 }
 
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Edges {
+    edges: Vec<Edge>,
+}
+
+/// Where to go on in the edge's log.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Position {
+    position: u64,
+}
+
 /// Every edge that reported within the last hour.
-pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<serde_json::Value>, ApiError> {
+#[utoipa::path(get, path = "/v1/edges", responses((status = 200, body = Edges)))]
+pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Edges>, ApiError> {
     let (now, revision) = (clock::now_ms(), parts.keys.subscribe().borrow().revision);
     let edges = edges::list(&parts.store).await?.into_iter().map(|(report, seen_ms)| Edge {
         alive: is_alive(seen_ms, now),
@@ -173,10 +189,11 @@ pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<serde_json:
         report,
         seen_ms,
     });
-    Ok(Json(serde_json::json!({ "edges": edges.collect::<Vec<_>>() })))
+    Ok(Json(Edges { edges: edges.collect() }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Shipment {
     edge: String,
     /// Names the folder of facts, anew when that is made anew.
@@ -195,11 +212,12 @@ pub(crate) struct Shipment {
 /// Counts a batch of an edge's log: JSON records, one a line. The answer, `{"position": …}`, comes after the commit and
 /// says where to go on: at `next`, or somewhere else where the log was counted to another place before, and then nothing
 /// of the batch was counted.
+#[utoipa::path(post, path = "/v1/edge/facts", params(Shipment), request_body(content = String, description = "One JSON record a line", content_type = "application/x-ndjson"), responses((status = 200, body = Position)))]
 pub(crate) async fn facts(
     State(parts): State<Shared>,
     Asked(shipment): Asked<Shipment>,
     body: Bytes,
-) -> Result<Json<serde_json::Value>, ApiError> {
+) -> Result<Json<Position>, ApiError> {
     name("edge", &shipment.edge)?;
     name("log", &shipment.log)?;
     if shipment.next < shipment.from {
@@ -220,7 +238,7 @@ pub(crate) async fn facts(
         "denials" => tally::receive_denials(&parts, received, &records).await?,
         other => return Err(ApiError::invalid(format!("{other:?} is no stream; `facts` and `denials` are"))),
     };
-    Ok(Json(serde_json::json!({ "position": position })))
+    Ok(Json(Position { position }))
 }
 
 fn name(what: &str, text: &str) -> Result<(), ApiError> {

@@ -20,7 +20,8 @@ use crate::state::Shared;
 /// A comment is sent after this long without an event, so that nobody takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Words, separated by commas; everything where it is left out.
     #[serde(default)]
@@ -47,6 +48,7 @@ impl Wanted {
 
 /// Follows the bus until the client leaves or the control plane ends. A client that is too slow gets an event
 /// `lagged` with the number of events that it missed, and goes on with the newest.
+#[utoipa::path(get, path = "/v1/events", params(Wanted), responses((status = 200, description = "Server-sent events, until one side ends", body = String, content_type = "text/event-stream")))]
 pub(crate) async fn follow(State(parts): State<Shared>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
     let topics = wanted.topics()?;
     let seat = std::sync::Arc::clone(&parts.streams).try_acquire_owned().map_err(|_| ApiError::Busy {

@@ -32,7 +32,8 @@ const PIECES: usize = 4;
 /// Plays that are read at a time.
 const PLAYS: u32 = 1000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// `facts`, `denials` or `plays`.
     #[serde(default = "facts")]
@@ -70,6 +71,7 @@ fn answer(body: Body, counted: Option<i64>, next: Option<u64>) -> Response {
     response
 }
 
+#[utoipa::path(get, path = "/v1/facts", params(Wanted), responses((status = 200, description = "One JSON record a line", body = String, content_type = "application/x-ndjson")))]
 pub(crate) async fn export(State(parts): State<Shared>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
     let (from, to) = (wanted.from.unwrap_or(i64::MIN), wanted.to.unwrap_or(i64::MAX));
     let seat = std::sync::Arc::clone(&parts.streams).try_acquire_owned().map_err(|_| ApiError::Busy {

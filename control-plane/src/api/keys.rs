@@ -22,7 +22,7 @@ const LEAD_S: i64 = 10;
 const OVERLAP_S: i64 = 30 * 24 * 3600;
 
 /// A key as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct KeyView {
     kid: String,
     /// `config` or `database`.
@@ -41,7 +41,7 @@ pub(crate) struct KeyView {
     last_used_ms: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewKey {
     /// Its name; made up where it is left out.
@@ -54,15 +54,17 @@ pub(crate) struct NewKey {
     retire_at: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KeyRotation)]
 pub(crate) struct Rotation {
     /// How long the keys before the new one go on verifying, in seconds.
     #[serde(default)]
     overlap_s: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Retirement {
     /// When, in seconds since the epoch; now where it is left out.
     #[serde(default)]
@@ -72,12 +74,27 @@ pub(crate) struct Retirement {
     force: bool,
 }
 
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Keys {
+    keys: Vec<KeyView>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = KeyRotated)]
+pub(crate) struct Rotated {
+    key: KeyView,
+    /// Keys that got an end by it.
+    retiring: Vec<String>,
+}
+
 /// All keys that edges know.
-pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<serde_json::Value>, ApiError> {
-    Ok(Json(serde_json::json!({ "keys": views(&parts).await? })))
+#[utoipa::path(get, path = "/v1/keys", responses((status = 200, body = Keys)))]
+pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Keys>, ApiError> {
+    Ok(Json(Keys { keys: views(&parts).await? }))
 }
 
 /// Adds a key with a secret of 32 random bytes.
+#[utoipa::path(post, path = "/v1/keys", request_body = Option<NewKey>, responses((status = 201, body = KeyView), (status = 409, description = "`kid-taken`, `keys-too-many`")))]
 pub(crate) async fn add(
     State(parts): State<Shared>,
     Body(wish): Body<NewKey>,
@@ -91,10 +108,11 @@ pub(crate) async fn add(
 }
 
 /// Adds a key that takes over, and sets an end to those before it.
+#[utoipa::path(post, path = "/v1/keys/rotate", request_body = Option<Rotation>, responses((status = 201, body = Rotated), (status = 409, description = "`keys-too-many`")))]
 pub(crate) async fn rotate(
     State(parts): State<Shared>,
     Body(wish): Body<Rotation>,
-) -> Result<(StatusCode, Json<serde_json::Value>), ApiError> {
+) -> Result<(StatusCode, Json<Rotated>), ApiError> {
     let overlap = wish.overlap_s.unwrap_or(OVERLAP_S);
     if !(0..=400 * 86_400).contains(&overlap) {
         return Err(ApiError::invalid("`overlap_s` must be 0 to 34560000 seconds (400 days)"));
@@ -113,11 +131,11 @@ pub(crate) async fn rotate(
         Ok::<_, ApiError>((kid, retiring))
     })?;
     parts.keys.publish(&parts.store).await?;
-    let body = serde_json::json!({ "key": view(&parts, &kid).await?, "retiring": retiring });
-    Ok((StatusCode::CREATED, Json(body)))
+    Ok((StatusCode::CREATED, Json(Rotated { key: view(&parts, &kid).await?, retiring })))
 }
 
 /// Retires a key: nothing signed by it is accepted from then on.
+#[utoipa::path(delete, path = "/v1/keys/{kid}", params(Retirement), responses((status = 200, body = KeyView), (status = 409, description = "`last-key`")))]
 pub(crate) async fn retire(
     State(parts): State<Shared>,
     Path(kid): Path<String>,

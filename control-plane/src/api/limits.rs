@@ -16,6 +16,7 @@ use crate::store::limits::{self, Sort};
 use crate::store::{StoreError, keys, transaction};
 
 /// All classes.
+#[utoipa::path(get, path = "/v1/limits", responses((status = 200, description = "All classes, by name", body = Object)))]
 pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<LimitsConfig>, ApiError> {
     let mut tx = parts.store.reading().await?;
     let all = limits::all(&mut tx).await?;
@@ -24,6 +25,7 @@ pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<LimitsConfi
 }
 
 /// Sets a limit class. When this answers, it is committed and on its way to every edge.
+#[utoipa::path(put, path = "/v1/limits/classes/{name}", request_body(content = Object, description = "`rate`, `burst`, `per` and more, as in an edge's `[limits.<class>]`"), responses((status = 200, description = "The class with its defaults", body = Object)))]
 pub(crate) async fn put_class(
     State(parts): State<Shared>,
     Path(name): Path<String>,
@@ -39,6 +41,7 @@ pub(crate) async fn put_class(
 }
 
 /// Sets a class of streams.
+#[utoipa::path(put, path = "/v1/limits/streams/{name}", request_body(content = Object, description = "`max` and more, as in an edge's `[streams.<class>]`"), responses((status = 200, description = "The class with its defaults", body = Object)))]
 pub(crate) async fn put_streams(
     State(parts): State<Shared>,
     Path(name): Path<String>,
@@ -54,6 +57,7 @@ pub(crate) async fn put_streams(
 }
 
 /// Takes a limit class away; an edge whose own file has one of that name goes by that again.
+#[utoipa::path(delete, path = "/v1/limits/classes/{name}", responses((status = 204)))]
 pub(crate) async fn remove_class(
     State(parts): State<Shared>,
     Path(name): Path<String>,
@@ -62,6 +66,7 @@ pub(crate) async fn remove_class(
 }
 
 /// Takes a class of streams away.
+#[utoipa::path(delete, path = "/v1/limits/streams/{name}", responses((status = 204)))]
 pub(crate) async fn remove_streams(
     State(parts): State<Shared>,
     Path(name): Path<String>,

@@ -17,8 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use segue_signing::MAX_POLICY_NAME_BYTES;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::request::Asked;
 use crate::auth::Caller;
@@ -35,16 +34,33 @@ const NOTE_MAX: usize = 1024;
 const HISTORY_DEFAULT: u32 = 100;
 const HISTORY_MAX: u32 = 1000;
 
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Policies {
+    policies: Vec<view::Policy>,
+    /// Whether only files that a known signer signed are taken.
+    signed_only: bool,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyHistory)]
+pub(crate) struct History {
+    /// Newest first.
+    history: Vec<view::Line>,
+    /// The `before` of the next page.
+    next: Option<i64>,
+}
+
 /// All policies: their versions, who decides, and how edges stand.
-pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = Policies)))]
+pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Policies>, ApiError> {
     let (all, edges) = (policies::all(&parts.store).await?, edges::list(&parts.store).await?);
     let now = clock::now_ms();
-    let views: Vec<_> =
-        all.iter().map(|(policy, versions)| view::policy(policy, versions, &edges, now, false)).collect();
-    Ok(Json(json!({ "policies": views, "signed_only": !parts.policies.signers().is_empty() })))
+    let views = all.iter().map(|(policy, versions)| view::policy(policy, versions, &edges, now, false));
+    Ok(Json(Policies { policies: views.collect(), signed_only: !parts.policies.signers().is_empty() }))
 }
 
 /// One policy, with its versions' configurations.
+#[utoipa::path(get, path = "/v1/policies/{policy}", responses((status = 200, body = view::Policy)))]
 pub(crate) async fn show(
     State(parts): State<Shared>,
     Path(name): Path<String>,
@@ -58,7 +74,8 @@ async fn shown(parts: &Parts, name: &str) -> Result<view::Policy, ApiError> {
     Ok(view::policy(&policy, &versions, &edges, clock::now_ms(), true))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct HistoryPage {
     #[serde(default)]
     limit: Option<u32>,
@@ -68,22 +85,23 @@ pub(crate) struct HistoryPage {
 }
 
 /// Who did what, newest first. It outlives the policy.
+#[utoipa::path(get, path = "/v1/policies/{policy}/history", params(HistoryPage), responses((status = 200, body = History)))]
 pub(crate) async fn history(
     State(parts): State<Shared>,
     Path(name): Path<String>,
     Asked(page): Asked<HistoryPage>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<History>, ApiError> {
     let limit = page.limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX);
     let lines = policies::history(&parts.store, &name, page.before.unwrap_or(i64::MAX), limit).await?;
     if lines.is_empty() && page.before.is_none() && policies::one(&parts.store, &name).await?.is_none() {
         return Err(ApiError::NotFound("policy"));
     }
     let next = lines.last().filter(|_| lines.len() == limit as usize).map(|line| line.seq);
-    let lines: Vec<view::Line> = lines.into_iter().map(view::Line::from).collect();
-    Ok(Json(json!({ "history": lines, "next": next })))
+    Ok(Json(History { history: lines.into_iter().map(view::Line::from).collect(), next }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Deletion {
     /// Also where it is active or tried: its rule is enforced by nobody from then on.
     #[serde(default)]
@@ -93,6 +111,7 @@ pub(crate) struct Deletion {
 }
 
 /// Takes a policy away with all its versions.
+#[utoipa::path(delete, path = "/v1/policies/{policy}", params(Deletion), responses((status = 204), (status = 409, description = "`policy-in-use`")))]
 pub(crate) async fn delete(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -119,6 +138,7 @@ pub(crate) async fn delete(
 }
 
 /// Takes one version away; not one that decides, is tried, or is what a rollback goes back to.
+#[utoipa::path(delete, path = "/v1/policies/{policy}/versions/{version}", responses((status = 204), (status = 409, description = "`version-in-use`")))]
 pub(crate) async fn delete_version(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -149,6 +169,7 @@ pub(crate) async fn delete_version(
 }
 
 /// The bytes of a component, for edges: they never change under a digest.
+#[utoipa::path(get, path = "/v1/edge/policies/{digest}", responses((status = 200, description = "The component", body = Vec<u8>, content_type = "application/wasm"), (status = 304, description = "The edge has it")))]
 pub(crate) async fn component(
     State(parts): State<Shared>,
     Path(digest): Path<String>,
@@ -181,7 +202,7 @@ fn line(policy: &str, caller: &Caller, act: &str, note: Option<String>) -> Histo
     HistoryRow {
         seq: clock::now_ms(),
         policy: policy.to_owned(),
-        done_by: caller.0.clone(),
+        done_by: caller.name.clone(),
         act: act.to_owned(),
         version: None,
         from_version: None,

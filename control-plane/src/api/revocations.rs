@@ -23,7 +23,7 @@ const NAME_MAX: usize = 256;
 const NOTE_MAX: usize = 1024;
 
 /// Conditions, all of which must hold, and an end.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewRevocation {
     #[serde(default)]
@@ -43,7 +43,7 @@ pub(crate) struct NewRevocation {
 }
 
 /// A revocation as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct RevocationView {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,18 +67,24 @@ impl From<RevocationRow> for RevocationView {
     }
 }
 
+/// A page of revocations.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Revocations {
+    revocations: Vec<RevocationView>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
+}
+
 /// Those in force, newest first, page by page.
-pub(crate) async fn list(
-    State(parts): State<Shared>,
-    Asked(page): Asked<Page>,
-) -> Result<Json<serde_json::Value>, ApiError> {
+#[utoipa::path(get, path = "/v1/revocations", params(Page), responses((status = 200, body = Revocations)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Revocations>, ApiError> {
     let rows = revocations::list(&parts.store, clock::now_s(), page.cursor()?, page.limit()).await?;
     let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
-    let views: Vec<RevocationView> = rows.into_iter().map(RevocationView::from).collect();
-    Ok(Json(serde_json::json!({ "revocations": views, "next": next })))
+    Ok(Json(Revocations { revocations: rows.into_iter().map(RevocationView::from).collect(), next }))
 }
 
 /// Revokes. When this answers, it is committed and on its way to every edge.
+#[utoipa::path(post, path = "/v1/revocations", request_body = NewRevocation, responses((status = 201, body = RevocationView), (status = 409, description = "`too-many-revocations`")))]
 pub(crate) async fn add(
     State(parts): State<Shared>,
     Body(wish): Body<NewRevocation>,
@@ -102,6 +108,7 @@ pub(crate) async fn add(
 }
 
 /// Takes a revocation back.
+#[utoipa::path(delete, path = "/v1/revocations/{id}", responses((status = 204)))]
 pub(crate) async fn lift(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     transaction!(parts.store, |tx| {
         let revision = keys::raise_revision(tx, clock::now_ms()).await?;

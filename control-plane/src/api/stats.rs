@@ -31,7 +31,8 @@ const HOURS_MAX: i64 = 92 * 24;
 const BUSIEST: u32 = 10;
 
 /// Which hours: those that begin in `from..to`, ms since the epoch. To now, if `to` is left out.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Range {
     from: Option<i64>,
     to: Option<i64>,
@@ -59,6 +60,7 @@ impl Range {
     }
 }
 
+#[utoipa::path(get, path = "/v1/tracks/{track}/stats", params(Range), responses((status = 200, description = "Sums of the track, and by hour", body = Object)))]
 pub(crate) async fn of_track(
     State(parts): State<Shared>,
     Path(id): Path<String>,
@@ -78,6 +80,7 @@ pub(crate) async fn of_track(
     Ok(Json(Value::Object(answer)))
 }
 
+#[utoipa::path(get, path = "/v1/stats", params(Range), responses((status = 200, description = "Sums of the house, and by hour", body = Object)))]
 pub(crate) async fn of_house(State(parts): State<Shared>, Asked(range): Asked<Range>) -> Result<Json<Value>, ApiError> {
     let hours = range.hours(HOUSE_HOURS)?;
     let counted = sums::hours(&parts.store, HOUSE, hours.from, hours.to).await?;

@@ -22,7 +22,7 @@ use crate::{clock, objects};
 const NAME_MAX: usize = 128;
 
 /// Body of the request; every field is optional.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grant {
     /// The listener's device session; random where it is left out.
@@ -58,7 +58,7 @@ pub(crate) struct Grant {
 }
 
 /// The answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Issued {
     /// `None`: the URL is a scheme's, and holds its own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +71,7 @@ pub(crate) struct Issued {
     sid: String,
 }
 
+#[utoipa::path(post, path = "/v1/tracks/{track}/tickets", request_body = Option<Grant>, responses((status = 201, body = Issued), (status = 409, description = "`not-active`: the scheme has no active version"), (status = 422, description = "The scheme refused")))]
 pub(crate) async fn issue(
     State(parts): State<Shared>,
     Path(id): Path<String>,

@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::request::{Asked, Body, Page, track_id};
 use crate::auth::Caller;
@@ -27,7 +26,7 @@ const PUBLISHER_MAX: usize = 128;
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Body of `POST /v1/tracks`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
     filename: String,
@@ -44,7 +43,7 @@ pub(crate) struct Create {
 }
 
 /// Where and how to send the file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Upload {
     method: String,
     url: String,
@@ -53,10 +52,25 @@ pub(crate) struct Upload {
     expires: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Created {
     track: views::Track,
     upload: Upload,
+}
+
+/// A page of tracks.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Tracks {
+    tracks: Vec<views::Track>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Purged {
+    track: String,
+    /// Edges keep what they fetch from now on under this number.
+    generation: u64,
 }
 
 impl Create {
@@ -103,6 +117,7 @@ impl Create {
 }
 
 /// A new track, and where its file goes.
+#[utoipa::path(post, path = "/v1/tracks", request_body = Create, responses((status = 201, description = "The track, and where its file goes", body = Created)))]
 pub(crate) async fn create(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -124,7 +139,7 @@ pub(crate) async fn create(
         content_type,
         upload_key: &upload_key,
         bytes: create.size,
-        publisher: create.publisher.as_deref().unwrap_or(&caller.0),
+        publisher: create.publisher.as_deref().unwrap_or(&caller.name),
     };
     transaction!(parts.store, |tx| tracks::insert(tx, &new, clock::now_ms()).await)?;
     parts.tell_track(&id).await;
@@ -134,7 +149,8 @@ pub(crate) async fn create(
 }
 
 /// Newest first.
-pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(get, path = "/v1/tracks", params(Page), responses((status = 200, body = Tracks)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Tracks>, ApiError> {
     let rows = tracks::list(&parts.store, page.cursor()?, page.limit()).await?;
     let next = page.next(rows.len(), rows.last().map(|row| (row.created_ms, row.id.as_str())));
     let early = early::all(&parts.store).await?;
@@ -142,9 +158,10 @@ pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) 
         let early = early.contains_key(&row.id);
         views::Track::new(row, early, &parts.keys, &parts.edge_base)
     });
-    Ok(Json(json!({ "tracks": shown.collect::<Vec<_>>(), "next": next })))
+    Ok(Json(Tracks { tracks: shown.collect(), next }))
 }
 
+#[utoipa::path(get, path = "/v1/tracks/{track}", responses((status = 200, body = views::Track)))]
 pub(crate) async fn show(State(parts): State<Shared>, Path(id): Path<String>) -> Result<Json<views::Track>, ApiError> {
     Ok(Json(view(&parts, &track_id(id)?).await?))
 }
@@ -155,7 +172,8 @@ pub(super) async fn view(parts: &Parts, id: &str) -> Result<views::Track, ApiErr
 }
 
 /// Makes edges forget what they keep of the track: its next requests go to the bucket.
-pub(crate) async fn purge(State(parts): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(post, path = "/v1/tracks/{track}/purge", responses((status = 200, body = Purged)))]
+pub(crate) async fn purge(State(parts): State<Shared>, Path(id): Path<String>) -> Result<Json<Purged>, ApiError> {
     let id = track_id(id)?;
     if tracks::get(&parts.store, &id).await?.is_none() {
         return Err(ApiError::NotFound("track"));
@@ -167,13 +185,14 @@ pub(crate) async fn purge(State(parts): State<Shared>, Path(id): Path<String>) -
         Ok::<u64, StoreError>(generation)
     })?;
     parts.keys.publish(&parts.store).await?;
-    Ok(Json(json!({ "track": id, "generation": generation })))
+    Ok(Json(Purged { track: id, generation }))
 }
 
 /// Removes a track, its jobs, its objects, and what edges keep of it. Its sums stay.
 ///
 /// The database goes first: from then on nobody gets a ticket, a worker loses its lease, and the removal of the
 /// objects is noted, so that a crash or a store that is away only delays it.
+#[utoipa::path(delete, path = "/v1/tracks/{track}", responses((status = 204)))]
 pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     let id = track_id(id)?;
     let now = clock::now_ms();

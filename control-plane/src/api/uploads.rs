@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::request::track_id;
 use super::tracks::view;
@@ -13,12 +13,19 @@ use crate::store::tracks::{Status, TrackRow};
 use crate::store::{StoreError, jobs, tracks, transaction};
 use crate::{clock, ids, views};
 
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Uploaded {
+    track: views::Track,
+    job: views::Job,
+}
+
 /// Holds the object against what was declared and enqueues one job, in the transaction that makes the track `queued`.
 /// Calling it again answers the same job.
+#[utoipa::path(post, path = "/v1/tracks/{track}/uploaded", responses((status = 202, description = "The job is queued, or was before", body = Uploaded), (status = 409, description = "`upload-missing`, `size-mismatch`, `upload-abandoned`")))]
 pub(crate) async fn uploaded(
     State(parts): State<Shared>,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<Uploaded>), ApiError> {
     let id = track_id(id)?;
     let row = tracks::get(&parts.store, &id).await?.ok_or(ApiError::NotFound("track"))?;
     if row.status == Status::Uploading {
@@ -29,7 +36,7 @@ pub(crate) async fn uploaded(
         let why = row.message.unwrap_or_else(|| "the upload is over".to_owned());
         ApiError::conflict("upload-abandoned", why)
     })?;
-    let body = json!({ "track": view(&parts, &id).await?, "job": views::Job::from(&job) });
+    let body = Uploaded { track: view(&parts, &id).await?, job: views::Job::from(&job) };
     Ok((StatusCode::ACCEPTED, Json(body)))
 }
 

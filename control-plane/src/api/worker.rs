@@ -17,8 +17,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::request::Body;
@@ -49,8 +48,9 @@ const MESSAGE_MAX: usize = 2000;
 /// What a worker is doing.
 const STAGES: [&str; 5] = ["fetch", "probe", "measure", "encode", "publish"];
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WorkerClaim)]
 pub(crate) struct Claim {
     /// Name of the worker, for people; no other process has it.
     worker: String,
@@ -60,7 +60,50 @@ pub(crate) struct Claim {
     wait_ms: u64,
 }
 
+/// A job, and what its worker needs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = WorkerOffer)]
+pub(crate) struct Offer {
+    job: String,
+    track: String,
+    fence: i64,
+    attempt: u32,
+    lease_ms: i64,
+    source: Source,
+    /// Versions of attempts that died while they were listened to.
+    early: Vec<String>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = WorkerSource)]
+pub(crate) struct Source {
+    key: String,
+    bytes: u64,
+    filename: String,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = WorkerLease)]
+pub(crate) struct Lease {
+    lease_ms: i64,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = WorkerEarlyNoted)]
+pub(crate) struct EarlyNoted {
+    job: String,
+    track: String,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = WorkerEnded)]
+pub(crate) struct Ended {
+    job: String,
+    state: JobState,
+}
+
 /// The most urgent job, waited for; 204 where none came.
+#[utoipa::path(post, path = "/v1/worker/claim", request_body = Claim, responses((status = 200, description = "A job", body = Offer), (status = 204, description = "None came in time")))]
 pub(crate) async fn claim(State(parts): State<Shared>, Body(claim): Body<Claim>) -> Result<Response, ApiError> {
     for (what, name) in [("worker", &claim.worker), ("instance", &claim.instance)] {
         if name.is_empty() || name.len() > NAME_MAX {
@@ -129,24 +172,25 @@ async fn replace(parts: &Shared, claimant: Claimant<'_>) -> Result<(), StoreErro
     Ok(())
 }
 
-fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Value {
-    json!({
-        "job": claimed.job.id,
-        "track": claimed.job.track,
-        "fence": claimed.job.fence,
-        "attempt": claimed.job.attempts,
-        "lease_ms": parts.patience().lease_ms,
-        "source": {
-            "key": claimed.source_key,
-            "bytes": claimed.source_bytes,
-            "filename": claimed.filename,
+fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Offer {
+    Offer {
+        job: claimed.job.id.clone(),
+        track: claimed.job.track.clone(),
+        fence: claimed.job.fence,
+        attempt: claimed.job.attempts,
+        lease_ms: parts.patience().lease_ms,
+        source: Source {
+            key: claimed.source_key.clone(),
+            bytes: claimed.source_bytes,
+            filename: claimed.filename.clone(),
         },
-        "early": dead,
-    })
+        early: dead.to_vec(),
+    }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WorkerProgress)]
 pub(crate) struct Progress {
     fence: i64,
     stage: String,
@@ -155,11 +199,12 @@ pub(crate) struct Progress {
 }
 
 /// A sign of life. Extends the lease.
+#[utoipa::path(post, path = "/v1/worker/jobs/{job}/progress", request_body = Progress, responses((status = 200, body = Lease), (status = 409, description = "`lease-lost`")))]
 pub(crate) async fn progress(
     State(parts): State<Shared>,
     Path(id): Path<String>,
     Body(said): Body<Progress>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Lease>, ApiError> {
     if !STAGES.contains(&said.stage.as_str()) {
         return Err(ApiError::invalid(format!("`stage` must be one of: {}", STAGES.join(", "))));
     }
@@ -179,11 +224,12 @@ pub(crate) async fn progress(
     .await)?;
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.tell_job(&job).await;
-    Ok(Json(json!({ "lease_ms": patience.lease_ms })))
+    Ok(Json(Lease { lease_ms: patience.lease_ms }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WorkerEarly)]
 pub(crate) struct Early {
     fence: i64,
     version: String,
@@ -191,20 +237,22 @@ pub(crate) struct Early {
 
 /// The attempt can be played while the rest of it is encoded: from now on tickets lead to its `early.m3u8`. The alias
 /// stays as it is until the result is published, so that nothing that a late worker says can move it.
+#[utoipa::path(post, path = "/v1/worker/jobs/{job}/early", request_body = Early, responses((status = 200, body = EarlyNoted), (status = 409, description = "`lease-lost`")))]
 pub(crate) async fn early(
     State(parts): State<Shared>,
     Path(id): Path<String>,
     Body(said): Body<Early>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<EarlyNoted>, ApiError> {
     check_version(&said.version, said.fence)?;
     let now = clock::now_ms();
     let track = transaction!(parts.store, |tx| early::note(tx, (&id, said.fence), &said.version, now).await)?;
     let track = track.map_err(|_| ApiError::lease_lost())?;
     parts.tell_track(&track).await;
-    Ok(Json(json!({ "job": id, "track": track })))
+    Ok(Json(EarlyNoted { job: id, track }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = WorkerComplete)]
 pub(crate) struct Complete {
     fence: i64,
     #[serde(flatten)]
@@ -212,11 +260,12 @@ pub(crate) struct Complete {
 }
 
 /// The result. Once this answers 200 it is kept, and the track will be published whatever happens to the worker.
+#[utoipa::path(post, path = "/v1/worker/jobs/{job}/complete", request_body = Complete, responses((status = 200, body = Ended), (status = 409, description = "`lease-lost`")))]
 pub(crate) async fn complete(
     State(parts): State<Shared>,
     Path(id): Path<String>,
     Body(complete): Body<Complete>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Ended>, ApiError> {
     check_result(&complete)?;
     let taken = publication::accept(&parts, &id, complete.fence, &complete.published).await?;
     let job = taken.map_err(|_| ApiError::lease_lost())?;
@@ -227,7 +276,7 @@ pub(crate) async fn complete(
     let (job, ended) =
         task.await.map_err(|error| ApiError::Internal(format!("publishing a track panicked: {error}")))??;
     let state = ended.map_or(job.state, |job| job.state);
-    Ok(Json(json!({ "job": id, "state": state })))
+    Ok(Json(Ended { job: id, state }))
 }
 
 /// The folder must be the attempt's own.
@@ -264,8 +313,9 @@ fn check_result(complete: &Complete) -> Result<(), ApiError> {
     Ok(())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WorkerFail)]
 pub(crate) struct Fail {
     fence: i64,
     /// Word.
@@ -276,11 +326,12 @@ pub(crate) struct Fail {
 }
 
 /// A failed attempt: tried again after a pause where that may help and attempts are left.
+#[utoipa::path(post, path = "/v1/worker/jobs/{job}/fail", request_body = Fail, responses((status = 200, body = Ended), (status = 409, description = "`lease-lost`")))]
 pub(crate) async fn fail(
     State(parts): State<Shared>,
     Path(id): Path<String>,
     Body(said): Body<Fail>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Ended>, ApiError> {
     let word = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if said.reason.is_empty() || said.reason.len() > REASON_MAX || !word(&said.reason) {
         return Err(ApiError::invalid("`reason` must be a word of lower-case letters, digits and dashes"));
@@ -293,7 +344,7 @@ pub(crate) async fn fail(
     let job = job.map_err(|_| ApiError::lease_lost())?;
     parts.wake_workers();
     parts.tell_job(&job).await;
-    Ok(Json(json!({ "job": id, "state": job.state })))
+    Ok(Json(Ended { job: id, state: job.state }))
 }
 
 /// The longest beginning of `text` that has at most `max` bytes.

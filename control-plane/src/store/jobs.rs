@@ -36,8 +36,9 @@ pub(crate) use publishing::{
 };
 
 /// Where a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = JobState)]
 pub(crate) enum State {
     Queued,
     Running,

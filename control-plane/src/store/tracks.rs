@@ -7,8 +7,9 @@ use sqlx::{FromRow, Row};
 use super::{Store, StoreError, Write};
 
 /// Where a track is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = TrackStatus)]
 pub(crate) enum Status {
     Uploading,
     Queued,
@@ -41,7 +42,7 @@ impl Status {
 }
 
 /// One encoded rendition, as the transcoder reports it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Rendition {
     /// Folder name: `a64`, `a128`, `a256`.
     pub(crate) name: String,
@@ -64,7 +65,7 @@ pub(crate) struct Rendition {
 }
 
 /// EBU R128 figures of the source and what was applied.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Loudness {
     pub(crate) input_lufs: f64,
     pub(crate) input_true_peak: f64,
@@ -259,7 +260,7 @@ pub(crate) async fn follow_job(
 }
 
 /// What the transcoder made of the upload.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Published {
     /// Immutable folder under the track.
     pub(crate) version: String,

@@ -50,7 +50,8 @@ impl Drop for Redis {
 }
 
 async fn two(config: ControlConfig) -> (House, House) {
-    (House::start(config.clone()).await, House::start(config).await)
+    // On the heap: a start holds a whole configuration.
+    (Box::pin(House::start(config.clone())).await, Box::pin(House::start(config)).await)
 }
 
 async fn end(houses: [House; 2]) {

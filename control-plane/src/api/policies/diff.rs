@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use segue_signing::{PolicyExample, PolicyTrial};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::super::request::Asked;
 use crate::clock;
@@ -23,14 +22,16 @@ const STEPS_MAX: i64 = 720;
 const LOOK_MS: i64 = 3_600_000;
 const STEP_MS: i64 = 60_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Which {
     /// The shadow; the one that is tried, or was last, where it is left out.
     #[serde(default)]
     shadow: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyDiff)]
 pub(crate) struct Diff {
     policy: String,
     shadow: String,
@@ -55,13 +56,15 @@ pub(crate) struct Diff {
 }
 
 /// Mean time of a call, in nanoseconds; `None`: there were none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyDiffLatency)]
 pub(crate) struct Latency {
     active_ns: Option<i64>,
     shadow_ns: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyDiffPair)]
 pub(crate) struct Pair {
     /// `allow`, `abstain`, `none`, `deny:<reason>`, or the word of a failure.
     said: String,
@@ -71,12 +74,14 @@ pub(crate) struct Pair {
     /// Of all requests, 0 to 1.
     share: f64,
     mean_ns: Option<i64>,
+    #[schema(value_type = Vec<Object>)]
     examples: Vec<PolicyExample>,
 }
 
 /// What a difference would mean for the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = PolicyDiffEffect)]
 pub(crate) enum Effect {
     Same,
     NewlyDenied,
@@ -116,6 +121,7 @@ impl Effect {
 }
 
 /// The difference between a shadow and what was active beside it, over all edges.
+#[utoipa::path(get, path = "/v1/policies/{policy}/diff", params(Which), responses((status = 200, body = Diff), (status = 409, description = "`no-shadow`")))]
 pub(crate) async fn diff(
     State(parts): State<Shared>,
     Path(name): Path<String>,
@@ -192,7 +198,8 @@ impl Diff {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Span {
     /// Milliseconds since the epoch; an hour ago where it is left out.
     #[serde(default)]
@@ -202,12 +209,34 @@ pub(crate) struct Span {
     step_ms: Option<i64>,
 }
 
+/// What a version said in one step.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyVerdictsPoint)]
+pub(crate) struct Point {
+    at_ms: i64,
+    version: String,
+    verdict: String,
+    reason: String,
+    calls: i64,
+    took_ns: i64,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyVerdicts)]
+pub(crate) struct Verdicts {
+    policy: String,
+    from_ms: i64,
+    step_ms: i64,
+    points: Vec<Point>,
+}
+
 /// Verdicts over time: for each step what each version said how often. Steps in which nothing was said are left out.
+#[utoipa::path(get, path = "/v1/policies/{policy}/verdicts", params(Span), responses((status = 200, body = Verdicts)))]
 pub(crate) async fn verdicts(
     State(parts): State<Shared>,
     Path(name): Path<String>,
     Asked(span): Asked<Span>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Verdicts>, ApiError> {
     if policies::one(&parts.store, &name).await?.is_none() {
         return Err(ApiError::NotFound("policy"));
     }
@@ -226,16 +255,15 @@ pub(crate) async fn verdicts(
         )));
     }
     let rows = counts::verdicts(&parts.store, &name, from, step).await?;
-    let points: Vec<Value> = rows
-        .into_iter()
-        .map(|row| {
-            json!({
-                "at_ms": row.at_ms, "version": row.version, "verdict": row.verdict, "reason": row.reason,
-                "calls": row.calls, "took_ns": row.took_ns,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "policy": name, "from_ms": from, "step_ms": step, "points": points })))
+    let points = rows.into_iter().map(|row| Point {
+        at_ms: row.at_ms,
+        version: row.version,
+        verdict: row.verdict,
+        reason: row.reason,
+        calls: row.calls,
+        took_ns: row.took_ns,
+    });
+    Ok(Json(Verdicts { policy: name, from_ms: from, step_ms: step, points: points.collect() }))
 }
 
 #[cfg(test)]

@@ -32,15 +32,17 @@ const LOOK_AT_MOST: Duration = Duration::from_millis(25);
 /// Bytes of all configurations that edges are told: a snapshot is sent whole to each edge that starts.
 const TOLD_MAX: usize = 16 << 20;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wait {
     #[serde(default)]
     wait_ms: u64,
 }
 
 /// What a version is to be used for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RolloutWhich)]
 pub(crate) struct Which {
     version: String,
     /// Only where every edge that is alive has it ready.
@@ -50,8 +52,9 @@ pub(crate) struct Which {
     note: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RolloutShare)]
 pub(crate) struct Share {
     version: String,
     /// Of sessions, 0.01 to 100.
@@ -62,8 +65,9 @@ pub(crate) struct Share {
     note: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RolloutBack)]
 pub(crate) struct Back {
     /// The version that the caller believes to be active, or a canary: where another is, nothing happens.
     #[serde(default)]
@@ -72,7 +76,8 @@ pub(crate) struct Back {
     note: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct End {
     #[serde(default)]
     note: Option<String>,
@@ -81,7 +86,8 @@ pub(crate) struct End {
 }
 
 /// What was done, and how edges stand to it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RolloutAnswer)]
 pub(crate) struct Answer {
     policy: view::Policy,
     /// The word of the history; `none` where it stood so already.
@@ -94,6 +100,7 @@ pub(crate) struct Answer {
     edges: Standings,
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/push", params(Wait), request_body = Which, responses((status = 200, body = Answer), (status = 409, description = "The state of the policy or of its edges does not allow it; the word says why")))]
 pub(crate) async fn push(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -105,6 +112,7 @@ pub(crate) async fn push(
     carry_out(&parts, &caller, &name, wish, wait.wait_ms).await
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/shadow", params(Wait), request_body = Which, responses((status = 200, body = Answer), (status = 409, description = "The state of the policy or of its edges does not allow it; the word says why")))]
 pub(crate) async fn shadow(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -116,6 +124,7 @@ pub(crate) async fn shadow(
     carry_out(&parts, &caller, &name, wish, wait.wait_ms).await
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/canary", params(Wait), request_body = Share, responses((status = 200, body = Answer), (status = 409, description = "The state of the policy or of its edges does not allow it; the word says why")))]
 pub(crate) async fn canary(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -133,6 +142,7 @@ pub(crate) async fn canary(
     carry_out(&parts, &caller, &name, wish, wait.wait_ms).await
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/active", params(Wait), request_body = Which, responses((status = 200, body = Answer), (status = 409, description = "The state of the policy or of its edges does not allow it; the word says why")))]
 pub(crate) async fn activate(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -144,6 +154,7 @@ pub(crate) async fn activate(
     carry_out(&parts, &caller, &name, wish, wait.wait_ms).await
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/rollback", params(Wait), request_body = Option<Back>, responses((status = 200, body = Answer), (status = 409, description = "The state of the policy or of its edges does not allow it; the word says why")))]
 pub(crate) async fn roll_back(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -155,6 +166,7 @@ pub(crate) async fn roll_back(
     carry_out(&parts, &caller, &name, wish, wait.wait_ms).await
 }
 
+#[utoipa::path(delete, path = "/v1/policies/{policy}/candidate", params(End), responses((status = 200, body = Answer), (status = 409, description = "The state of the policy does not allow it; the word says why")))]
 pub(crate) async fn end_trial(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -164,6 +176,7 @@ pub(crate) async fn end_trial(
     carry_out(&parts, &caller, &name, Wish { note: end.note, ..Wish::of(Act::EndTrial) }, end.wait_ms).await
 }
 
+#[utoipa::path(delete, path = "/v1/policies/{policy}/active", params(End), responses((status = 200, body = Answer), (status = 409, description = "The state of the policy does not allow it; the word says why")))]
 pub(crate) async fn disable(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -238,7 +251,7 @@ async fn change(
             act = done.act,
             version = done.version,
             from = done.from,
-            by = caller.0,
+            by = caller.name,
             "a policy was changed"
         );
         return Ok((Some(done.clone()), revision, wanted));

@@ -54,6 +54,27 @@ const VERSIONS_MAX: usize = 64;
 /// Digits of the digest that name a version.
 const NAME_DIGITS: usize = 12;
 
+/// The form.
+#[derive(utoipa::ToSchema)]
+#[schema(as = PolicyUpload)]
+#[allow(dead_code, reason = "read field by field, as it comes; here for the document alone")]
+struct Upload {
+    /// The file.
+    #[schema(value_type = String, format = Binary)]
+    component: Vec<u8>,
+    /// What `configure` is called with.
+    #[schema(value_type = Option<Object>)]
+    config: Option<Value>,
+    /// `closed` or `open`.
+    on_failure: Option<String>,
+    order: Option<i32>,
+    version: Option<String>,
+    /// Ed25519 over the file.
+    #[schema(value_type = Option<String>, format = Binary)]
+    signature: Option<Vec<u8>>,
+    note: Option<String>,
+}
+
 /// The fields as they came.
 #[derive(Debug, Default)]
 struct Form {
@@ -66,6 +87,7 @@ struct Form {
     note: Option<String>,
 }
 
+#[utoipa::path(post, path = "/v1/policies/{policy}/versions", request_body(content = Upload, content_type = "multipart/form-data"), responses((status = 200, description = "It was there", body = view::Version), (status = 201, body = view::Version), (status = 409, description = "`other-world`, `too-many-policies`, `too-many-versions`, `version-taken`"), (status = 422, description = "The file was understood, and is not taken: not a component, not signed, or its self-test failed")))]
 pub(crate) async fn add(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -106,7 +128,7 @@ pub(crate) async fn add(
         imports: passed.checked.imports,
         vectors: i64::try_from(passed.vectors).unwrap_or(i64::MAX),
         signer,
-        uploaded_by: caller.0.clone(),
+        uploaded_by: caller.name.clone(),
         note: form.note,
         pushed_ms: None,
         created_ms: clock::now_ms(),

@@ -12,12 +12,14 @@ use crate::store::policies::{HistoryRow, PolicyRow, VersionRow};
 /// The last report of an edge, and when it came.
 pub(super) type Reported = (EdgeReport, i64);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Policy {
     policy: String,
+    #[schema(value_type = String)]
     world: PolicyWorld,
     /// Those of the version that decides.
     order: i32,
+    #[schema(value_type = String)]
     on_failure: PolicyFailMode,
     active: Option<String>,
     candidate: Option<Candidate>,
@@ -30,7 +32,8 @@ pub(crate) struct Policy {
     updated_ms: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyCandidate)]
 pub(crate) struct Candidate {
     version: String,
     /// `shadow` or `canary`.
@@ -42,14 +45,16 @@ pub(crate) struct Candidate {
 }
 
 /// What a rollback takes back, and what decides after it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyRollback)]
 pub(crate) struct Rollback {
     from: Option<String>,
     to: Option<String>,
     ends_canary: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyVersion)]
 pub(crate) struct Version {
     policy: String,
     version: String,
@@ -58,8 +63,10 @@ pub(crate) struct Version {
     digest: String,
     bytes: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     config: Option<Value>,
     order: i32,
+    #[schema(value_type = String)]
     on_failure: PolicyFailMode,
     imports: Vec<String>,
     /// Self-test vectors that it passed.
@@ -76,7 +83,8 @@ pub(crate) struct Version {
 }
 
 /// How one edge stands to one policy.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyOnEdge)]
 pub(crate) struct Edge {
     edge: String,
     alive: bool,
@@ -89,7 +97,8 @@ pub(crate) struct Edge {
     problems: Vec<Problem>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyProblem)]
 pub(crate) struct Problem {
     version: String,
     problem: String,
@@ -239,7 +248,7 @@ impl Wanted {
 }
 
 /// Which edges stand as wanted, by what they reported last.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Standings {
     /// Edges that reported of late; only these are waited for.
     pub(super) alive: usize,
@@ -253,7 +262,7 @@ pub(crate) struct Standings {
     silent: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Missing {
     pub(super) edge: String,
     /// What the edge says.
@@ -284,7 +293,8 @@ impl Standings {
 }
 
 /// One line of the history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PolicyHistoryLine)]
 pub(crate) struct Line {
     seq: i64,
     at_ms: i64,
