@@ -10,8 +10,8 @@ use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 
 use crate::api::{
-    denials, edge, events, facts, health, jobs, keys, limits, page, policies, revocations, stats, tickets, tracks,
-    uploads, worker,
+    denials, edge, events, facts, health, jobs, keys, limits, multipart, page, policies, revocations, stats, tickets,
+    tracks, uploads, worker,
 };
 use crate::auth::{self, Scope};
 use crate::error::ApiError;
@@ -23,6 +23,10 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/tracks", post(tracks::create))
         .route("/v1/tracks/{track}", delete(tracks::delete))
         .route("/v1/tracks/{track}/uploaded", post(uploads::uploaded))
+        .route("/v1/tracks/{track}/upload", get(multipart::show).delete(multipart::abort))
+        .route("/v1/tracks/{track}/upload/urls", post(multipart::presign))
+        .route("/v1/tracks/{track}/upload/parts", post(multipart::report))
+        .route("/v1/uploads", get(multipart::list))
         .route("/v1/tracks/{track}/purge", post(tracks::purge))
         .route("/v1/jobs/{job}/retry", post(jobs::retry))
         .route("/v1/jobs/{job}/cancel", post(jobs::cancel))

@@ -140,6 +140,7 @@ fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Value {
             "key": claimed.source_key,
             "bytes": claimed.source_bytes,
             "filename": claimed.filename,
+            "sha256": claimed.sha256,
         },
         "early": dead,
     })
