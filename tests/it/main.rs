@@ -16,6 +16,7 @@ mod rollout;
 mod soak;
 mod songs;
 mod tickets;
+mod uploads;
 
 use segue_testkit::Segue;
 

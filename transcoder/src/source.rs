@@ -153,3 +153,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_held_against_what_was_declared_of_it() {
+        let word = |declared| declared_is(declared, "ab12").err().map(|failure| failure.reason);
+        assert_eq!((word(None), word(Some("AB12"))), (None, None));
+        assert_eq!(word(Some("ab13")), Some(Reason::ChecksumMismatch));
+    }
+}
