@@ -292,7 +292,7 @@ async fn give_up(parts: &Parts, held: &Held) -> Result<(), ApiError> {
         let answer = parts.objects.abort_parts(&upload.object_key, &upload.upload_id).await;
         match &answer {
             Err(error) => {
-                tracing::warn!(track.id = upload.track, %error, "an upload cannot be given up yet; it is tried again")
+                tracing::warn!(track.id = upload.track, %error, "an upload cannot be given up yet; it is tried again");
             }
             Ok(Answer::Refused(code)) if !upload.is_given_up() => {
                 tracing::debug!(track.id = upload.track, code, "the store does not know an upload that is given up");

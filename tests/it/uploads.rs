@@ -77,7 +77,7 @@ impl Bench {
             let claim = json!({ "worker": "w", "instance": "i", "wait_ms": 0 });
             let url = format!("{}/v1/worker/claim", self.control.url()?);
             let offer = self.http.post(url).bearer_auth(WORKER).json(&claim).send().await?;
-            ensure!(offer.status() == 200, "{} jobs were queued and no more", jobs);
+            ensure!(offer.status() == 200, "fewer than {jobs} jobs were queued");
             let offer: Value = offer.json().await?;
             let key = offer["source"]["key"].as_str().context("no key")?.to_owned();
             self.client(&["object", &key, &self.file()]).await?;
