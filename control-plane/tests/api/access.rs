@@ -9,7 +9,7 @@ use crate::database::database;
 use crate::house::{ADMIN, EDGE, House, WORKER, config};
 
 /// Method, path, scope. A route that is missing here fails the count at the end of the test below.
-const ROUTES: [(&str, &str, &str); 52] = [
+const ROUTES: [(&str, &str, &str); 56] = [
     ("POST", "/v1/tracks", "publish"),
     ("POST", "/v1/jobs/{j}/cancel", "publish"),
     ("POST", "/v1/jobs/{j}/priority", "publish"),
@@ -17,6 +17,10 @@ const ROUTES: [(&str, &str, &str); 52] = [
     ("GET", "/v1/tracks/{t}", "read"),
     ("DELETE", "/v1/tracks/{t}", "publish"),
     ("POST", "/v1/tracks/{t}/uploaded", "publish"),
+    ("GET", "/v1/tracks/{t}/upload", "publish"),
+    ("POST", "/v1/tracks/{t}/upload/urls", "publish"),
+    ("POST", "/v1/tracks/{t}/upload/parts", "publish"),
+    ("GET", "/v1/uploads", "publish"),
     ("POST", "/v1/tracks/{t}/purge", "publish"),
     ("POST", "/v1/tracks/{t}/tickets", "play"),
     ("GET", "/v1/tracks/{t}/stats", "read"),
