@@ -88,6 +88,11 @@ impl Control {
         self.read(path, self.send(request).await?).await
     }
 
+    /// A call whose answer has no body.
+    pub(crate) async fn post_for_nothing(&self, path: &str, body: &Value) -> anyhow::Result<()> {
+        self.send(self.request(Method::POST, path).timeout(ANSWER_WITHIN).json(body)).await.map(drop)
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_WITHIN)).await.map(drop)
     }
@@ -151,6 +156,13 @@ pub(crate) struct Refused {
     /// The reason for people.
     pub(crate) message: String,
     status: u16,
+}
+
+impl Refused {
+    /// Whether the same call may succeed a moment later (RFC 9110, section 15.6.4).
+    pub(crate) fn may_pass(&self) -> bool {
+        self.status == 503
+    }
 }
 
 impl std::fmt::Display for Refused {

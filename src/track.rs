@@ -1,6 +1,7 @@
 //! `segue track`: songs in, URLs out.
 
 mod add;
+mod send;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +23,8 @@ pub(crate) struct TrackArgs {
 
 #[derive(Debug, Subcommand)]
 enum TrackCommand {
-    /// Upload a file, wait until it is ready, and print a URL that plays it
+    /// Upload a file, wait until it is ready, and print a URL that plays it. A large one travels in parts: broken off, the same
+    /// command goes on with those that are missing
     Add {
         /// Any audio that ffmpeg reads
         file: PathBuf,

@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod limits;
+pub(crate) mod multipart;
 pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod policies;

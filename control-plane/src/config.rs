@@ -16,8 +16,14 @@ use url::Url;
 pub use access::AccessConfig;
 pub use policies::PoliciesConfig;
 
-/// The largest object that one S3 PUT can carry (S3 API reference, PutObject: 5 GiB).
-const PUT_MAX: u64 = 5 * 1024 * 1024 * 1024;
+/// The largest object that one S3 PUT, or one part, can carry (S3 API reference, PutObject: 5 GiB).
+pub(crate) const PUT_MAX: u64 = 5 << 30;
+
+/// The smallest part that is not the last (S3 API reference, "Multipart upload limits": 5 MiB).
+const PART_MIN: u64 = 5 << 20;
+
+/// The largest object (the same: 5 TiB).
+const OBJECT_MAX: u64 = 5 << 40;
 
 /// Less room than this is a unit that was forgotten.
 const KEEP_MIN: u64 = 1 << 20;
@@ -119,6 +125,12 @@ pub struct TokensConfig {
 pub struct UploadsConfig {
     /// Largest upload, in bytes.
     pub max_size: u64,
+    /// A file of more bytes travels in parts.
+    pub multipart_above: u64,
+    /// Bytes of a part; more where the file would have more than 10,000 of them.
+    pub part_size: u64,
+    /// Uploads that one publisher may have begun and not finished.
+    pub unfinished: u32,
     /// How long a presigned upload URL is valid.
     pub url_ttl: Duration,
     /// An upload that was never completed fails after this long.
@@ -186,7 +198,14 @@ impl Default for FactsConfig {
 
 impl Default for UploadsConfig {
     fn default() -> Self {
-        Self { max_size: 2 << 30, url_ttl: Duration::from_secs(3600), ttl: Duration::from_secs(24 * 3600) }
+        Self {
+            max_size: 2 << 30,
+            multipart_above: 64 << 20,
+            part_size: 16 << 20,
+            unfinished: 256,
+            url_ttl: Duration::from_secs(3600),
+            ttl: Duration::from_secs(24 * 3600),
+        }
     }
 }
 
@@ -360,14 +379,27 @@ impl UploadsConfig {
     fn read(section: &Section<'_>) -> Self {
         let default = Self::default();
         let max_size = section.or("max_size", Size(default.max_size)).0;
-        if max_size == 0 || max_size > PUT_MAX {
-            section.problem("max_size", "must be between 1 byte and 5GiB, the most that one S3 PUT can carry");
+        if max_size == 0 || max_size > OBJECT_MAX {
+            section.problem("max_size", "must be between 1 byte and 5120GiB, the largest object of S3");
+        }
+        let multipart_above = section.or("multipart_above", Size(default.multipart_above)).0;
+        if multipart_above > PUT_MAX {
+            section.problem("multipart_above", "must be at most 5GiB, the most that one S3 PUT can carry");
+        }
+        let part_size = section.or("part_size", Size(default.part_size)).0;
+        if !(PART_MIN..=PUT_MAX).contains(&part_size) {
+            section.problem("part_size", "must be between 5MiB and 5GiB, as S3 has it");
+        }
+        let unfinished = section.or("unfinished", default.unfinished);
+        if unfinished == 0 {
+            section.problem("unfinished", "must be at least 1");
         }
         let url_ttl = section.or("url_ttl", Span(default.url_ttl)).0;
         if url_ttl.as_secs() == 0 || url_ttl > Duration::from_secs(7 * 24 * 3600) {
             section.problem("url_ttl", "must be between 1s and 168h, the longest that a presigned URL can live");
         }
-        Self { max_size, url_ttl, ttl: section.or("ttl", Span(default.ttl)).0 }
+        let ttl = section.or("ttl", Span(default.ttl)).0;
+        Self { max_size, multipart_above, part_size, unfinished, url_ttl, ttl }
     }
 }
 

@@ -95,7 +95,7 @@ async fn objects(config: &ControlConfig) -> Vec<Finding> {
         Err(error) => return vec![Finding::ill("objects", error.to_string(), OBJECTS_ADVICE)],
     }
     let public = config.objects.public_endpoint.as_deref().unwrap_or(&config.objects.endpoint);
-    let presigned = match objects.presign_put(PROBE, PROBE_BODY.len() as u64, Some("text/plain"), WITHIN).await {
+    let presigned = match objects.presign_put(PROBE, PROBE_BODY.len() as u64, Some("text/plain"), None, WITHIN).await {
         Ok(presigned) => presigned,
         Err(error) => {
             findings.push(Finding::ill("objects.presign", error.to_string(), OBJECTS_ADVICE));

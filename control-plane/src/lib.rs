@@ -32,6 +32,7 @@ mod hints;
 mod ids;
 mod kept;
 mod keys;
+mod multipart;
 mod objects;
 mod plays;
 mod policies;

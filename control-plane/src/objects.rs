@@ -1,8 +1,12 @@
 //! The bucket: presigned uploads, the check of what arrived, the alias playlist, removals.
 //!
+//! `objects/multipart.rs` has uploads in parts.
+//!
 //! Invariants: the only object that this module writes is a track's alias `hls/<track>/master.m3u8`; everything else
 //! under a track is written by the worker that holds the job. Every call has a time limit and a bounded number of
 //! tries. On failure nothing is remembered here: the caller's state in the database says what is still to be done.
+
+mod multipart;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +19,13 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use crate::config::ObjectsConfig;
+use crate::ids;
+pub(crate) use multipart::{Answer, COMPLETE_TIMEOUT, Listed, Orphan, PartPlace};
 
 /// Connecting to a store that is up takes far less; one that is down is told quickly.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,6 +65,17 @@ pub(crate) struct Presigned {
     pub(crate) url: String,
     /// Headers to replay. `Content-Length` is signed too and left out: every HTTP client sets it from the body.
     pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Presigned {
+    fn of(request: &PresignedRequest) -> Self {
+        let headers = request
+            .headers()
+            .filter(|(name, _)| !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host"))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self { method: request.method().to_owned(), url: request.uri().to_owned(), headers }
+    }
 }
 
 /// The bucket.
@@ -121,12 +138,13 @@ impl Objects {
         }
     }
 
-    /// A PUT of exactly `bytes` bytes under `key`, valid for `ttl`.
+    /// A PUT of exactly `bytes` bytes under `key`, valid for `ttl`; with the `sha256` (base64) that the store is to hold them against.
     pub(crate) async fn presign_put(
         &self,
         key: &str,
         bytes: u64,
         content_type: Option<&str>,
+        sha256: Option<&str>,
         ttl: Duration,
     ) -> Result<Presigned, ObjectsError> {
         let wrong = |cause: String| ObjectsError { action: "presign", key: key.to_owned(), cause };
@@ -139,15 +157,11 @@ impl Objects {
             .key(key)
             .content_length(length)
             .set_content_type(content_type.map(str::to_owned))
+            .set_checksum_sha256(sha256.map(str::to_owned))
             .presigned(presigning)
             .await
             .map_err(|error| failed("presign", key, &error))?;
-        let headers = request
-            .headers()
-            .filter(|(name, _)| !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host"))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        Ok(Presigned { method: request.method().to_owned(), url: request.uri().to_owned(), headers })
+        Ok(Presigned::of(&request))
     }
 
     /// What stands under `key`, if anything does.
@@ -250,7 +264,16 @@ pub(crate) fn media_prefix(track: &str) -> String {
     format!("hls/{track}/")
 }
 
+/// Prefix of all uploads.
+const UPLOADS: &str = "uploads/";
+
 /// Prefix of a track's uploads.
 pub(crate) fn upload_prefix(track: &str) -> String {
-    format!("uploads/{track}/")
+    format!("{UPLOADS}{track}/")
+}
+
+/// The track whose upload a key is; `None`: it is none of ours.
+pub(crate) fn track_of_upload(key: &str) -> Option<&str> {
+    let (track, _) = key.strip_prefix(UPLOADS)?.split_once('/')?;
+    ids::is_track(track).then_some(track)
 }

@@ -7,8 +7,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
 use crate::api::{
-    denials, edge, events, facts, jobs, keys, limits, openapi, policies, revocations, stats, tickets, tokens, tracks,
-    uploads, worker,
+    denials, edge, events, facts, jobs, keys, limits, multipart, openapi, policies, revocations, stats, tickets,
+    tokens, tracks, uploads, worker,
 };
 use crate::auth::Scope;
 use crate::state::Shared;
@@ -85,6 +85,11 @@ pub(crate) fn routes() -> Vec<Route> {
         get(Read, "/v1/tracks/{track}", "tracks.show", tracks::show),
         delete(Publish, "/v1/tracks/{track}", "tracks.delete", tracks::delete),
         post(Publish, "/v1/tracks/{track}/uploaded", "tracks.uploaded", uploads::uploaded),
+        get(Publish, "/v1/tracks/{track}/upload", "uploads.show", multipart::show),
+        delete(Publish, "/v1/tracks/{track}/upload", "uploads.abort", multipart::abort),
+        post(Publish, "/v1/tracks/{track}/upload/urls", "uploads.urls", multipart::presign),
+        post(Publish, "/v1/tracks/{track}/upload/parts", "uploads.parts", multipart::report),
+        get(Publish, "/v1/uploads", "uploads.list", multipart::list),
         post(Publish, "/v1/tracks/{track}/purge", "tracks.purge", tracks::purge),
         post(Play, "/v1/tracks/{track}/tickets", "tickets.issue", tickets::issue),
         get(Read, "/v1/tracks/{track}/stats", "tracks.stats", stats::of_track),

@@ -31,6 +31,7 @@ pub(crate) mod revocations;
 pub(crate) mod sums;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
+pub(crate) mod uploads;
 
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ use crate::config::DatabaseConfig;
 use crate::error::ApiError;
 pub(crate) use connect::OpenError;
 use dialect::Dialect;
+pub(crate) use dialect::turn;
 
 use crate::kept::KeptError;
 

@@ -16,7 +16,7 @@ use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
 use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tokens, tracks, transaction};
-use crate::{duty, objects, publication};
+use crate::{duty, multipart, objects, publication};
 
 /// Rows that one step takes at a time.
 const BATCH: u32 = 100;
@@ -70,6 +70,8 @@ async fn sweep(parts: Shared, held: Held) {
     futures::join!(
         every(parts, held, "leases", |parts, held, _| Box::pin(async move { leases(&parts, &held).await })),
         every(parts, held, "uploads", |parts, held, _| Box::pin(async move { abandoned_uploads(&parts, &held).await })),
+        every(parts, held, "parts", |parts, held, _| Box::pin(async move { multipart::sweep(&parts, &held).await })),
+        orphans(parts, held),
         every(parts, held, "removals", |parts, held, _| Box::pin(async move { removals_due(&parts, &held).await })),
         every(parts, held, "leftovers", |parts, held, _| Box::pin(async move { leftovers(&parts, &held).await })),
     );
@@ -96,6 +98,16 @@ async fn every(parts: &Shared, held: &Held, name: &'static str, step: Step) {
         }
         failing = result.is_err();
         tokio::time::sleep(parts.jobs.sweep).await;
+    }
+}
+
+/// Looks at the bucket for uploads that nobody knows, far less often than the steps.
+async fn orphans(parts: &Shared, held: &Held) {
+    loop {
+        if let Err(error) = multipart::orphans(parts, held).await {
+            tracing::warn!(%error, "the bucket could not be looked at for uploads that nobody knows; it is tried again");
+        }
+        tokio::time::sleep(multipart::orphans_every(&parts.uploads)).await;
     }
 }
 

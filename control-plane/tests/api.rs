@@ -24,6 +24,8 @@ mod events;
 mod life;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/multipart.rs"]
+mod multipart;
 #[path = "api/policies.rs"]
 mod policies;
 #[path = "api/several.rs"]

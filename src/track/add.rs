@@ -1,39 +1,29 @@
 //! `segue track add`: upload, wait, URL; with progress for people and one line for machines.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio_util::io::ReaderStream;
+use serde_json::json;
 
+use super::send::{self, Source, Upload};
 use super::{Track, length, ticket};
 use crate::cli::say;
-use crate::client::{Control, Refused, client_for, refuse};
+use crate::client::{Control, Refused};
 
 /// Between two looks at a track that is being made.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A job that shows no movement at all for this long is given up on (the job itself goes on).
 const STILL_FOR_AT_MOST: Duration = Duration::from_secs(15 * 60);
-/// An upload may take this long at most: 2 GiB at 300 KB/s.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Debug, Deserialize)]
 struct Created {
     track: Track,
     upload: Upload,
-}
-
-#[derive(Debug, Deserialize)]
-struct Upload {
-    url: String,
-    headers: BTreeMap<String, String>,
 }
 
 pub(super) async fn run(control: &Control, file: &Path, title: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
@@ -85,11 +75,20 @@ async fn add(control: &Control, file: &Path, title: Option<String>, id: &mut Opt
         bail!("{} has no file name", file.display());
     };
     let meter = Meter::new();
-    let wish = json!({ "filename": filename, "size": meta.len(), "title": title });
-    let Created { track, upload } = control.post("/v1/tracks", &wish).await?;
-    let track = id.insert(track.track);
-    send(file, meta.len(), &upload, &meter).await?;
-    let _: Value = control.post(&format!("/v1/tracks/{track}/uploaded"), &json!({})).await?;
+    let source = Source::read(file, meta.len(), &meter).await?;
+    let (track, upload) = match send::broken_off(control, &source).await? {
+        Some(found) => found,
+        None => {
+            let wish = json!({
+                "filename": filename, "size": source.bytes, "title": title,
+                "sha256": source.sha256, "fingerprint": source.fingerprint(),
+            });
+            let Created { track, upload } = control.post("/v1/tracks", &wish).await?;
+            (track.track, upload)
+        }
+    };
+    let track = id.insert(track);
+    send::send(control, track, &source, &upload, &meter).await?;
     let track = wait(control, track, &meter).await?;
     meter.finish();
     if track.status != "ready" {
@@ -101,28 +100,6 @@ async fn add(control: &Control, file: &Path, title: Option<String>, id: &mut Opt
     }
     let url = ticket(control, &track.track, &json!({})).await?.url;
     Ok(Added::Ready { track, url })
-}
-
-async fn send(file: &Path, size: u64, upload: &Upload, meter: &Meter) -> anyhow::Result<()> {
-    let source = tokio::fs::File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
-    let (meter_, mut sent) = (meter.clone(), 0u64);
-    let body = ReaderStream::with_capacity(source, 256 * 1024).inspect_ok(move |bytes| {
-        sent += bytes.len() as u64;
-        meter_.show("upload", if size == 0 { 1.0 } else { sent as f64 / size as f64 });
-    });
-    let mut request = client_for(&upload.url)?.put(&upload.url).timeout(UPLOAD_WITHIN).header("content-length", size);
-    for (name, value) in &upload.headers {
-        if !name.eq_ignore_ascii_case("content-length") {
-            request = request.header(name, value);
-        }
-    }
-    let response = request
-        .body(reqwest::Body::wrap_stream(body))
-        .send()
-        .await
-        .context("the upload broke off; run the command again")?;
-    refuse(response).await.context("the object store refused the upload")?;
-    Ok(())
 }
 
 async fn wait(control: &Control, id: &str, meter: &Meter) -> anyhow::Result<Track> {
@@ -149,7 +126,7 @@ async fn wait(control: &Control, id: &str, meter: &Meter) -> anyhow::Result<Trac
 
 /// A bar on a terminal; elsewhere a line for each stage and each tenth.
 #[derive(Clone)]
-struct Meter {
+pub(super) struct Meter {
     bar: Option<ProgressBar>,
     told: std::sync::Arc<std::sync::Mutex<(String, u64)>>,
 }
@@ -167,7 +144,7 @@ impl Meter {
     }
 
     /// Shows how far a stage is: `part` from 0 to 1.
-    fn show(&self, stage: &str, part: f64) {
+    pub(super) fn show(&self, stage: &str, part: f64) {
         let mille = (part.clamp(0.0, 1.0) * 1000.0) as u64;
         if let Some(bar) = &self.bar {
             bar.set_message(stage.to_owned());

@@ -87,7 +87,7 @@ export async function call(segue, method, route, body) {
 /** Adds a file without the page and waits until it can be played. */
 export async function addTrack(segue, file) {
   const bytes = await readFile(file);
-  const { track, upload } = await call(segue, 'POST', '/v1/tracks', { filename: path.basename(file), size: bytes.length });
+  const { track, upload } = await call(segue, 'POST', '/v1/tracks', { filename: path.basename(file), size: bytes.length, multipart: false });
   const headers = Object.fromEntries(Object.entries(upload.headers).filter(([name]) => !/^(host|content-length)$/i.test(name)));
   const put = await fetch(upload.url, { method: upload.method, headers, body: bytes });
   if (!put.ok) throw new Error(`The storage refused the upload: ${put.status} ${await put.text()}`);

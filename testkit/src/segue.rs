@@ -74,6 +74,7 @@ pub struct Stats {
 pub struct Segue {
     bin: PathBuf,
     dir: PathBuf,
+    variables: Vec<(String, String)>,
     _temporary: Option<TempDir>,
     child: Child,
     ready: Ready,
@@ -86,14 +87,24 @@ impl Segue {
     /// # Errors
     /// When it is not ready within a minute; the error holds its log.
     pub async fn start(bin: impl AsRef<Path>) -> anyhow::Result<Self> {
+        Self::start_with(bin, &[]).await
+    }
+
+    /// The same with variables of the environment, which go over its configuration.
+    ///
+    /// # Errors
+    /// As [`Segue::start`].
+    pub async fn start_with(bin: impl AsRef<Path>, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<(String, String)> = variables.iter().map(owned).collect();
         let temporary = tempfile::Builder::new().prefix("segue-test-").tempdir()?;
         let dir = temporary.path().join("demo");
-        let (child, ready) = spawn(bin.as_ref(), &dir).await?;
+        let (child, ready) = spawn(bin.as_ref(), &dir, &variables).await?;
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(60))
             .build()?;
-        Ok(Self { bin: bin.as_ref().to_owned(), dir, _temporary: Some(temporary), child, ready, http })
+        Ok(Self { bin: bin.as_ref().to_owned(), dir, variables, _temporary: Some(temporary), child, ready, http })
     }
 
     /// What it said when it was ready.
@@ -124,7 +135,7 @@ impl Segue {
     /// # Errors
     /// As [`Segue::start`].
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        (self.child, self.ready) = spawn(&self.bin, &self.dir).await?;
+        (self.child, self.ready) = spawn(&self.bin, &self.dir, &self.variables).await?;
         Ok(())
     }
 
@@ -181,7 +192,7 @@ impl Segue {
         let bytes = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let created: Value =
-            self.call(Method::POST, "/v1/tracks", Some(json!({ "filename": name, "size": bytes.len() }))).await?;
+            self.call(Method::POST, "/v1/tracks", Some(json!({ "filename": name, "size": bytes.len(), "multipart": false }))).await?;
         let id = created["track"]["track"].as_str().context("no track id")?.to_owned();
         let mut put = self.http.put(created["upload"]["url"].as_str().context("no upload url")?);
         for (name, value) in created["upload"]["headers"].as_object().context("no upload headers")? {
@@ -273,12 +284,13 @@ impl Segue {
     }
 }
 
-async fn spawn(bin: &Path, dir: &Path) -> anyhow::Result<(Child, Ready)> {
+async fn spawn(bin: &Path, dir: &Path, variables: &[(String, String)]) -> anyhow::Result<(Child, Ready)> {
     std::fs::create_dir_all(dir)?;
     let log_file = File::options().create(true).append(true).open(dir.join("demo.log"))?;
     let mut child = Command::new(bin)
         .args(["demo", "--port", "0", "--json", "--dir"])
         .arg(dir)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log_file)

@@ -17,6 +17,7 @@ mod soak;
 mod songs;
 mod tickets;
 mod tokens;
+mod uploads;
 
 use segue_testkit::Segue;
 

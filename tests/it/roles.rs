@@ -7,10 +7,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use reqwest::Method;
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use segue_testkit::player::{Player, object_path};
 use segue_testkit::songs;
 use serde_json::{Value, json};
@@ -95,7 +97,7 @@ fn spawn(role: &str, config: &Path, log: &Path) -> anyhow::Result<Child> {
         .context("cannot run segue")
 }
 
-/// An S3 server over a folder, for as long as the test runs.
+/// An S3 server over a folder, for as long as the test runs. It lets pages of other origins in, as an operator's bucket would.
 pub(crate) async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
     std::fs::create_dir_all(root.join("media"))?;
     let files = s3s_fs::FileSystem::new(root).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -108,12 +110,29 @@ pub(crate) async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service.clone();
             tokio::spawn(async move {
+                let answer = service_fn(move |request| open_to_pages(service.clone(), request));
                 let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                let _ = http.serve_connection(TokioIo::new(stream), answer).await;
             });
         }
     });
     Ok(addr)
+}
+
+async fn open_to_pages(
+    service: S3Service,
+    request: http::Request<Incoming>,
+) -> anyhow::Result<http::Response<s3s::Body>> {
+    let mut response = if request.method() == Method::OPTIONS {
+        http::Response::new(s3s::Body::empty())
+    } else {
+        service.call(request.map(s3s::Body::from)).await.map_err(|error| anyhow::anyhow!("{error:?}"))?
+    };
+    for (name, value) in [("origin", "*"), ("methods", "PUT"), ("headers", "*")] {
+        let name = http::HeaderName::try_from(format!("access-control-allow-{name}"))?;
+        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    Ok(response)
 }
 
 /// The whole house.

@@ -45,6 +45,9 @@ pub(crate) struct SourceRef {
     pub(crate) bytes: u64,
     #[serde(default)]
     pub(crate) filename: String,
+    /// What the publisher declared of the file, in hex; `None`: nothing.
+    #[serde(default)]
+    pub(crate) sha256: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -358,7 +361,7 @@ mod tests {
             fence: 1,
             attempt: 1,
             lease_ms: 1000,
-            source: SourceRef { key: "uploads/x".into(), bytes: 1, filename: String::new() },
+            source: SourceRef { key: "uploads/x".into(), bytes: 1, filename: String::new(), sha256: None },
             early: Vec::new(),
         };
         assert!(check(&claim("abcdefgh2345")).is_ok());

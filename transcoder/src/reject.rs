@@ -15,6 +15,8 @@ pub enum Reason {
     EmptyFile,
     /// An image, or a video without a sound track.
     NoAudio,
+    /// The content is not what the publisher declared it to be.
+    ChecksumMismatch,
     /// Audio of no length.
     ZeroLength,
     /// The file's name says one format and its content another.
@@ -50,6 +52,7 @@ impl Reason {
             Self::NotMedia => "not-media",
             Self::EmptyFile => "empty-file",
             Self::NoAudio => "no-audio",
+            Self::ChecksumMismatch => "checksum-mismatch",
             Self::ZeroLength => "zero-length",
             Self::ExtensionMismatch => "extension-mismatch",
             Self::Truncated => "truncated",

@@ -127,7 +127,18 @@ async fn transfer(
         return Err(unavailable(format!("{bytes} bytes came of {declared:?}")));
     }
     limits(bytes, max_bytes)?;
-    Ok(Source { path: path.to_owned(), bytes, sha256: hex(&hash.finalize()) })
+    let sha256 = hex(&hash.finalize());
+    declared_is(source.sha256.as_deref(), &sha256)?;
+    Ok(Source { path: path.to_owned(), bytes, sha256 })
+}
+
+/// Holds the file against the digest that its publisher declared: only here is it read whole, however it was uploaded.
+fn declared_is(declared: Option<&str>, sha256: &str) -> Result<(), Failure> {
+    if declared.is_none_or(|declared| declared.eq_ignore_ascii_case(sha256)) {
+        return Ok(());
+    }
+    let message = "The file that arrived is not the one that was declared: its SHA-256 is another. Upload it again.";
+    Err(Failure::new(Reason::ChecksumMismatch, message))
 }
 
 /// `part / whole` for progress.
@@ -141,4 +152,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_held_against_what_was_declared_of_it() {
+        let word = |declared| declared_is(declared, "ab12").err().map(|failure| failure.reason);
+        assert_eq!((word(None), word(Some("AB12"))), (None, None));
+        assert_eq!(word(Some("ab13")), Some(Reason::ChecksumMismatch));
+    }
 }

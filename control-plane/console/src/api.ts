@@ -4,7 +4,7 @@
  * told to `onRefused`, once, so that the page can ask for another.
  */
 
-import type { HouseStats, Job, Stats, Ticket, Track, Upload } from './model';
+import type { HouseStats, Job, PartUrl, PartsUpload, Stats, Ticket, Track, Upload } from './model';
 import type { HistoryLine, Policy, PolicyDiff, Swap, Swapped, Verdicts } from './policies';
 
 /** A request that waits longer than this is given up: the page says so instead of hanging. */
@@ -62,12 +62,33 @@ export class Api {
     return this.json('GET', `/v1/tracks/${encodeURIComponent(id)}`);
   }
 
-  create(file: { name: string; size: number; type: string }): Promise<{ track: Track; upload: Upload }> {
+  create(
+    file: { name: string; size: number; type: string },
+    fingerprint: string,
+  ): Promise<{ track: Track; upload: Upload | PartsUpload }> {
     return this.json('POST', '/v1/tracks', {
       filename: file.name,
       size: file.size,
+      fingerprint,
       ...(file.type ? { content_type: file.type } : {}),
     });
+  }
+
+  /** The track of an upload in parts that was broken off, if there is one. */
+  async brokenOff(fingerprint: string): Promise<string | undefined> {
+    const path = `/v1/uploads?fingerprint=${encodeURIComponent(fingerprint)}`;
+    const { uploads } = await this.json<{ uploads: { track: string }[] }>('GET', path);
+    return uploads[0]?.track;
+  }
+
+  /** What is there of an upload in parts. */
+  parts(id: string): Promise<PartsUpload> {
+    return this.json('GET', `/v1/tracks/${encodeURIComponent(id)}/upload`);
+  }
+
+  partUrls(id: string, parts: number[]): Promise<PartUrl[]> {
+    const path = `/v1/tracks/${encodeURIComponent(id)}/upload/urls`;
+    return this.json<{ parts: PartUrl[] }>('POST', path, { parts }).then((body) => body.parts);
   }
 
   uploaded(id: string): Promise<{ track: Track; job: Job }> {

@@ -1,6 +1,6 @@
 /** Starts the page: a token first, then the parts, then the live connection that keeps them true. */
 
-import { Api, words } from './api';
+import { Api, ApiError, words } from './api';
 import { nameOf, type App } from './app';
 import { eachFrame, h } from './dom';
 import { House } from './house';
@@ -11,6 +11,8 @@ import { DenialBoard, PlayBoard } from './plays';
 import { forgetToken, listenerId, setToken, takeToken } from './session';
 import type { ServerEvent } from './sse';
 import { Library } from './store';
+import { isInParts } from './model';
+import { fingerprint, sendParts } from './parts';
 import { send } from './transfer';
 import { UploadQueue } from './uploads';
 import { Dialogs } from './views/dialogs';
@@ -31,6 +33,24 @@ function ask(refused: string | null): void {
   );
 }
 
+/** A smaller file never travels in parts, so that no upload of it is looked for. */
+const MAY_BE_IN_PARTS = 5 << 20;
+
+/** Longest that the storage may put parts together, and the pause between two looks. */
+const TOGETHER_MS = 600_000;
+const LOOK_MS = 2_000;
+
+/** Says that the file is there, again while the storage still puts its parts together. */
+async function finished(api: Api, track: string): Promise<{ track: Track; job: Job }> {
+  for (const end = Date.now() + TOGETHER_MS; ; await new Promise((resolve) => setTimeout(resolve, LOOK_MS))) {
+    try {
+      return await api.uploaded(track);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 503 || Date.now() > end) throw error;
+    }
+  }
+}
+
 function start(token: string): void {
   const api = new Api(token, (error) => {
     live.stop();
@@ -46,11 +66,25 @@ function start(token: string): void {
   const house = new House(api, () => render());
   const player = new Player(api, listenerId());
   const fileInput = h('input', { type: 'file', multiple: true, hidden: true, 'aria-label': 'Choose music files', 'data-testid': 'file' });
+  const partSteps = {
+    urls: (track: string, parts: number[]) => api.partUrls(track, parts),
+    put: send,
+    pause: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+  };
   const uploads = new UploadQueue(
     {
-      create: (file) => api.create(file),
-      send,
-      finish: (track) => api.uploaded(track),
+      create: async (file) => {
+        const mark = fingerprint(file);
+        const track = file.size > MAY_BE_IN_PARTS ? await api.brokenOff(mark) : undefined;
+        if (!track) return api.create(file, mark);
+        return { track: await api.track(track), upload: await api.parts(track) };
+      },
+      again: async (track) => ({ track: await api.track(track), upload: await api.parts(track) }),
+      send: (track, upload, file, onProgress, signal) =>
+        isInParts(upload)
+          ? sendParts(partSteps, track, upload, file, onProgress, signal)
+          : send(upload, file, onProgress, signal),
+      finish: (track) => finished(api, track),
       remove: (track) => api.remove(track),
     },
     {

@@ -69,6 +69,24 @@ export interface Upload {
   headers: Record<string, string>;
 }
 
+/** A file that travels in parts, all but the last of `part_size` bytes. */
+export interface PartsUpload {
+  method: 'MULTIPART';
+  part_size: number;
+  parts: number;
+  /** What the storage has already, where the upload was begun before. */
+  present?: { number: number; bytes: number }[];
+}
+
+export interface PartUrl extends Upload {
+  number: number;
+  bytes: number;
+}
+
+export function isInParts(upload: Upload | PartsUpload): upload is PartsUpload {
+  return upload.method === 'MULTIPART';
+}
+
 export interface Ticket {
   ticket: string;
   url: string;

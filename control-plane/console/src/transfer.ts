@@ -8,7 +8,7 @@ const BROWSERS_OWN = new Set(['host', 'content-length', 'connection', 'origin'])
 
 export function send(
   upload: Upload,
-  file: File,
+  file: Blob,
   onProgress: (sent: number) => void,
   signal: AbortSignal,
 ): Promise<void> {

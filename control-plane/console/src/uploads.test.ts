@@ -1,8 +1,9 @@
 import { describe, expect, it, vi } from 'vitest';
-import type { Job, Track, Upload } from './model';
+import type { Job, PartsUpload, Track, Upload } from './model';
 import { UploadQueue, type UploadSteps } from './uploads';
 
 const UPLOAD: Upload = { method: 'PUT', url: 'http://storage/x', headers: {} };
+const PARTS: PartsUpload = { method: 'MULTIPART', part_size: 5, parts: 2 };
 const track = (id: string) => ({ track: id }) as Track;
 
 /** Steps whose sending is finished, or broken, by the test. */
@@ -11,8 +12,9 @@ function bench(overrides: Partial<UploadSteps> = {}) {
   let made = 0;
   const steps: UploadSteps = {
     create: vi.fn(async () => ({ track: track(`t${(made += 1)}`), upload: UPLOAD })),
+    again: vi.fn(async (id: string) => ({ track: track(id), upload: PARTS })),
     send: vi.fn(
-      (_upload, file, onProgress, signal) =>
+      (_track, _upload, file, onProgress, signal) =>
         new Promise<void>((done, fail) => {
           onProgress(file.size / 2);
           signal.addEventListener('abort', () => fail(new DOMException('stopped', 'AbortError')));
@@ -70,6 +72,38 @@ describe('UploadQueue', () => {
     await settled();
     expect(steps.remove).toHaveBeenCalledWith('late');
     expect(sending.size).toBe(0);
+  });
+
+  it('pauses a file in parts and goes on with the same track, after a failure too', async () => {
+    const { queue, sending, steps } = bench({ create: vi.fn(async () => ({ track: track('t1'), upload: PARTS })) });
+    queue.add([file('a')]);
+    await settled();
+    const id = queue.list()[0]?.id ?? '';
+    queue.pause(id);
+    await settled();
+    expect(queue.list()[0]).toMatchObject({ state: 'paused', track: 't1', sent: 5 });
+    expect(queue.busy()).toBe(false);
+    queue.retry(id);
+    await settled();
+    expect(queue.list()[0]?.state).toBe('sending');
+    sending.get('a')?.fail(new Error('broke off'));
+    await settled();
+    queue.retry(id);
+    await settled();
+    sending.get('a')?.done();
+    await settled();
+    expect(steps.create).toHaveBeenCalledTimes(1);
+    expect(steps.again).toHaveBeenCalledTimes(2);
+    expect(steps.remove).not.toHaveBeenCalled();
+    expect(queue.list()).toHaveLength(0);
+  });
+
+  it('does not pause a file that travels whole', async () => {
+    const { queue } = bench();
+    queue.add([file('a')]);
+    await settled();
+    queue.pause(queue.list()[0]?.id ?? '');
+    expect(queue.list()[0]?.state).toBe('sending');
   });
 
   it('stops the transfer of a cancelled file and uses its place', async () => {

@@ -1,17 +1,20 @@
 /**
  * The upload queue: several files wait, two travel at a time.
  *
- * A file's way: create the track, PUT the bytes to the presigned URL, tell the
- * control plane. Each step can fail on its own; a failed file stays in the list
- * with its reason until it is retried or dismissed, and never stops the others.
+ * A file's way: create the track, send the bytes to the storage (whole, or in
+ * parts), tell the control plane. Each step can fail on its own; a failed file
+ * stays in the list with its reason until it is retried or dismissed, and never
+ * stops the others. One that travels in parts can be paused, and goes on with the
+ * parts that are missing: after a pause, after a failure, and, where the same file
+ * is chosen again, after the page was closed.
  */
 
 import { words } from './api';
-import type { Job, Track, Upload } from './model';
+import { isInParts, type Job, type PartsUpload, type Track, type Upload } from './model';
 
 const PARALLEL = 2;
 
-export type UploadState = 'waiting' | 'creating' | 'sending' | 'finishing' | 'failed';
+export type UploadState = 'waiting' | 'creating' | 'sending' | 'paused' | 'finishing' | 'failed';
 
 export interface UploadItem {
   id: string;
@@ -22,11 +25,26 @@ export interface UploadItem {
   message: string | null;
   /** The track made for it, once there is one. */
   track: string | null;
+  /** Whether it travels in parts, so that it can go on where it was. */
+  parts: boolean;
+}
+
+interface Begun {
+  track: Track;
+  upload: Upload | PartsUpload;
 }
 
 export interface UploadSteps {
-  create(file: File): Promise<{ track: Track; upload: Upload }>;
-  send(upload: Upload, file: File, onProgress: (sent: number) => void, signal: AbortSignal): Promise<void>;
+  create(file: File): Promise<Begun>;
+  /** What is there of an upload in parts that this page began. */
+  again(track: string): Promise<Begun>;
+  send(
+    track: string,
+    upload: Upload | PartsUpload,
+    file: File,
+    onProgress: (sent: number) => void,
+    signal: AbortSignal,
+  ): Promise<void>;
   finish(track: string): Promise<{ track: Track; job: Job }>;
   remove(track: string): Promise<void>;
 }
@@ -54,7 +72,7 @@ export class UploadQueue {
   add(files: Iterable<File>): number {
     let added = 0;
     for (const file of files) {
-      this.items.push({ id: `u${this.next}`, file, state: 'waiting', sent: 0, message: null, track: null });
+      this.items.push({ id: `u${this.next}`, file, state: 'waiting', sent: 0, message: null, track: null, parts: false });
       this.next += 1;
       added += 1;
     }
@@ -75,18 +93,29 @@ export class UploadQueue {
 
   /** Whether leaving the page now would lose something. */
   busy(): boolean {
-    return this.items.some((item) => item.state !== 'failed');
+    return this.items.some((item) => item.state !== 'failed' && !(item.state === 'paused' && item.parts));
   }
 
   retry(id: string): void {
     const item = this.items.find((one) => one.id === id);
-    if (!item || item.state !== 'failed') return;
-    this.forgetTrack(item);
+    if (!item || (item.state !== 'failed' && item.state !== 'paused')) return;
+    if (!item.parts) {
+      this.forgetTrack(item);
+      item.sent = 0;
+    }
     item.state = 'waiting';
-    item.sent = 0;
     item.message = null;
     this.watch.onChange();
     this.pump();
+  }
+
+  /** Stops a file that travels in parts; `retry` lets it go on. */
+  pause(id: string): void {
+    const item = this.items.find((one) => one.id === id);
+    if (!item?.parts || item.state !== 'sending') return;
+    item.state = 'paused';
+    this.aborts.get(id)?.abort();
+    this.watch.onChange();
   }
 
   /** Stops a file at any step, and takes back the track that was made for it. */
@@ -127,8 +156,10 @@ export class UploadQueue {
     this.watch.onChange();
     try {
       const asked = this.watch.asking();
-      const { track, upload } = await this.steps.create(item.file);
+      const known = item.parts ? item.track : null;
+      const { track, upload } = await (known ? this.steps.again(known) : this.steps.create(item.file));
       item.track = track.track;
+      item.parts = isInParts(upload);
       if (abort.signal.aborted) {
         this.forgetTrack(item);
         return;
@@ -140,7 +171,7 @@ export class UploadQueue {
         item.sent = sent;
         this.watch.onChange();
       };
-      await this.steps.send(upload, item.file, onProgress, abort.signal);
+      await this.steps.send(track.track, upload, item.file, onProgress, abort.signal);
       item.state = 'finishing';
       item.sent = item.file.size;
       this.watch.onChange();

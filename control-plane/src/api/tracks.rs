@@ -7,14 +7,17 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::multipart::{FINGERPRINT_MAX, InParts};
 use super::request::{Asked, Body, Page, track_id};
 use crate::auth::Caller;
+use crate::config::{PUT_MAX, UploadsConfig};
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::removals::Removal;
 use crate::store::tracks::NewTrack;
-use crate::store::{StoreError, early, keys, removals, tracks, transaction};
-use crate::{clock, ids, objects, sweeper, views};
+use crate::store::uploads::{self, UploadRow};
+use crate::store::{StoreError, early, keys, removals, tracks, transaction, turn};
+use crate::{clock, ids, multipart, objects, sweeper, views};
 
 /// Longest file name and title, in bytes: what file systems take.
 const NAME_MAX: usize = 255;
@@ -36,6 +39,15 @@ pub(crate) struct Create {
     content_type: Option<String>,
     #[serde(default)]
     title: Option<String>,
+    /// SHA-256 of the whole file, in hex: the store (of one PUT) and the worker hold the file against it.
+    #[serde(default)]
+    sha256: Option<String>,
+    /// Whether the file travels in parts; by its size where this is left out.
+    #[serde(default)]
+    multipart: Option<bool>,
+    /// What the publisher finds an interrupted upload in parts again by (`GET /v1/uploads`): its own text.
+    #[serde(default)]
+    fingerprint: Option<String>,
     /// On whose behalf, where one token adds tracks of many: the queue is fair between publishers. The token's own name
     /// where it is left out.
     #[serde(default)]
@@ -53,9 +65,16 @@ pub(crate) struct Upload {
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+enum Way {
+    Put(Upload),
+    Parts(InParts),
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Created {
     track: views::Track,
-    upload: Upload,
+    upload: Way,
 }
 
 /// A page of tracks.
@@ -96,6 +115,24 @@ impl Create {
         if self.content_type.as_deref().is_some_and(|text| !header(text)) {
             return Err(ApiError::invalid("`content_type` is not a header value"));
         }
+        if let Some(sha256) = &self.sha256 {
+            let is_hex = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_hex {
+                return Err(ApiError::invalid("`sha256` must be the 64 hexadecimal digits of the file's SHA-256"));
+            }
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            named("fingerprint", fingerprint)?;
+            if fingerprint.len() > FINGERPRINT_MAX {
+                return Err(ApiError::invalid(format!("`fingerprint` must be at most {FINGERPRINT_MAX} bytes")));
+            }
+        }
+        if self.multipart == Some(true) && self.size == 0 {
+            return Err(ApiError::invalid("an empty file has no parts: leave `multipart` out"));
+        }
+        if self.multipart == Some(false) && self.size > PUT_MAX {
+            return Err(ApiError::invalid("a file of more than 5 GiB must travel in parts: leave `multipart` out"));
+        }
         match self.size {
             // An empty file is taken, so that its job says in the listing what is wrong with it, as for any other bad file.
             size if size > max_size => Err(ApiError::Invalid {
@@ -105,6 +142,10 @@ impl Create {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn travels_in_parts(&self, config: &UploadsConfig) -> bool {
+        self.multipart.unwrap_or_else(|| multipart::in_parts(config, self.size))
     }
 
     /// The file name's last part without its extension, with spaces for what stands for spaces.
@@ -127,9 +168,6 @@ pub(crate) async fn create(
     let id = ids::track()?;
     let upload_key = format!("{}{}", objects::upload_prefix(&id), ids::other()?);
     let content_type = create.content_type.as_deref().filter(|text| !text.is_empty());
-    let ttl = parts.uploads.url_ttl;
-    let put = parts.objects.presign_put(&upload_key, create.size, content_type, ttl).await?;
-    let expires = clock::now_s() + i64::try_from(ttl.as_secs()).unwrap_or(0);
     let title = create.title.clone().unwrap_or_else(|| create.title_from_name());
     let new = NewTrack {
         id: &id,
@@ -141,11 +179,58 @@ pub(crate) async fn create(
         bytes: create.size,
         publisher: create.publisher.as_deref().unwrap_or(&caller.name),
     };
-    transaction!(parts.store, |tx| tracks::insert(tx, &new, clock::now_ms()).await)?;
+    let upload = if create.travels_in_parts(&parts.uploads) {
+        let begun = multipart::begin(&parts, &new, create.fingerprint.as_deref()).await?;
+        if let Err(error) = insert(&parts, &new, create.sha256.as_deref(), Some(&begun)).await {
+            multipart::forget(&parts, &begun).await;
+            return Err(error);
+        }
+        Way::Parts(InParts::begun(&parts, &begun).await?)
+    } else {
+        let way = Way::Put(put(&parts, &new, create.sha256.as_deref()).await?);
+        insert(&parts, &new, create.sha256.as_deref(), None).await?;
+        way
+    };
     parts.tell_track(&id).await;
     let track = view(&parts, &id).await?;
-    let upload = Upload { method: put.method, url: put.url, headers: put.headers, expires };
     Ok((StatusCode::CREATED, Json(Created { track, upload })))
+}
+
+/// One signed PUT of the whole file.
+async fn put(parts: &Parts, new: &NewTrack<'_>, sha256: Option<&str>) -> Result<Upload, ApiError> {
+    let ttl = parts.uploads.url_ttl;
+    let digest = sha256.map(multipart::base64_of_hex);
+    let put = parts.objects.presign_put(new.upload_key, new.bytes, new.content_type, digest.as_deref(), ttl).await?;
+    let expires = clock::now_s() + i64::try_from(ttl.as_secs()).unwrap_or(0);
+    Ok(Upload { method: put.method, url: put.url, headers: put.headers, expires })
+}
+
+/// The track with what is known of its upload, unless its publisher has too many uploads that are not finished.
+async fn insert(
+    parts: &Parts,
+    new: &NewTrack<'_>,
+    sha256: Option<&str>,
+    in_parts: Option<&UploadRow>,
+) -> Result<(), ApiError> {
+    let most = parts.uploads.unfinished;
+    transaction!(parts.store, |tx| {
+        turn(tx, "uploads").await?;
+        if uploads::unfinished(tx, new.publisher).await? >= u64::from(most) {
+            return Err(ApiError::Invalid {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                word: "too-many-uploads",
+                message: format!("{most} uploads are begun and not finished: finish some, or give them up"),
+            });
+        }
+        tracks::insert(tx, new, clock::now_ms()).await?;
+        if let Some(sha256) = sha256 {
+            uploads::declare(tx, new.id, &sha256.to_ascii_lowercase()).await?;
+        }
+        if let Some(row) = in_parts {
+            uploads::insert(tx, row).await?;
+        }
+        Ok(())
+    })
 }
 
 /// Newest first.
@@ -229,10 +314,11 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn named(filename: &str) -> Create {
-        Create { filename: filename.to_owned(), size: 1, content_type: None, title: None, publisher: None }
+        serde_json::from_value(serde_json::json!({ "filename": filename, "size": 1 })).unwrap()
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! `POST /v1/tracks/{track}/uploaded`: the file is there; check it, and queue its transcode.
+//! `POST /v1/tracks/{track}/uploaded`: the file is there, whole or in parts; check it, and queue its transcode.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::request::track_id;
+use super::multipart::{Report, note};
+use super::request::{Body, track_id};
 use super::tracks::view;
 use crate::error::ApiError;
 use crate::state::{Parts, Shared};
 use crate::store::tracks::{Status, TrackRow};
-use crate::store::{StoreError, jobs, tracks, transaction};
-use crate::{clock, ids, views};
+use crate::store::{StoreError, jobs, tracks, transaction, uploads};
+use crate::{clock, ids, multipart, views};
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Uploaded {
@@ -21,16 +22,25 @@ pub(crate) struct Uploaded {
 
 /// Holds the object against what was declared and enqueues one job, in the transaction that makes the track `queued`.
 /// Calling it again answers the same job.
-#[utoipa::path(post, path = "/v1/tracks/{track}/uploaded", responses((status = 202, description = "The job is queued, or was before", body = Uploaded), (status = 409, description = "`upload-missing`, `size-mismatch`, `upload-abandoned`")))]
+#[utoipa::path(post, path = "/v1/tracks/{track}/uploaded", request_body = Option<Report>, responses((status = 202, description = "The job is queued, or was before", body = Uploaded), (status = 409, description = "`upload-missing`, `size-mismatch`, `upload-abandoned`")))]
 pub(crate) async fn uploaded(
     State(parts): State<Shared>,
     Path(id): Path<String>,
+    Body(report): Body<Report>,
 ) -> Result<(StatusCode, Json<Uploaded>), ApiError> {
     let id = track_id(id)?;
     let row = tracks::get(&parts.store, &id).await?.ok_or(ApiError::NotFound("track"))?;
     if row.status == Status::Uploading {
-        check(&parts, &row).await?;
-        enqueue(&parts, &id).await?;
+        match uploads::get(&parts.store, &id).await? {
+            Some(upload) => {
+                note(&parts, &upload, &report).await?;
+                multipart::complete(&parts, upload).await?;
+            }
+            None => {
+                check(&parts, &row).await?;
+                enqueue(&parts, &id).await?;
+            }
+        }
     }
     let job = jobs::latest_of(&parts.store, &id).await?.ok_or_else(|| {
         let why = row.message.unwrap_or_else(|| "the upload is over".to_owned());
@@ -54,7 +64,8 @@ async fn check(parts: &Parts, row: &TrackRow) -> Result<(), ApiError> {
     ))
 }
 
-async fn enqueue(parts: &Parts, track: &str) -> Result<(), ApiError> {
+/// Queues the job of an upload that is there, and forgets the upload.
+pub(crate) async fn enqueue(parts: &Parts, track: &str) -> Result<(), ApiError> {
     let job = ids::other()?;
     let now = clock::now_ms();
     let max_attempts = parts.jobs.max_attempts;
@@ -63,6 +74,7 @@ async fn enqueue(parts: &Parts, track: &str) -> Result<(), ApiError> {
         let first = tracks::transition(tx, track, Status::Uploading, Status::Queued, now).await?;
         if first {
             jobs::enqueue(tx, &job, track, max_attempts, now).await?;
+            uploads::remove(tx, track).await?;
         }
         Ok::<bool, StoreError>(first)
     })? {

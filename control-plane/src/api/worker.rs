@@ -80,6 +80,8 @@ pub(crate) struct Source {
     key: String,
     bytes: u64,
     filename: String,
+    /// What the publisher declared, in hex: the file is held against it.
+    sha256: Option<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -183,6 +185,7 @@ fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Offer {
             key: claimed.source_key.clone(),
             bytes: claimed.source_bytes,
             filename: claimed.filename.clone(),
+            sha256: claimed.sha256.clone(),
         },
         early: dead.to_vec(),
     }

@@ -72,7 +72,7 @@ fn each_wrong_value_is_named() {
         ("https://edge.example/", "edge", "edge.base_url"),
         ("hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "short", "keys.k1"),
         ("0123456789abcdef-admin", "short", "tokens.admin"),
-        ("100MiB", "6GiB", "uploads.max_size"),
+        ("100MiB", "6000GiB", "uploads.max_size"),
         ("\"10m\"", "\"0s\"", "tickets.ttl"),
         ("\"20s\"", "\"1ms\"", "jobs.lease"),
         ("lease =", "leese =", "jobs.leese"),

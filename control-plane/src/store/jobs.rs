@@ -28,7 +28,7 @@ use sqlx::{FromRow, Row};
 
 use super::dialect::{self, args};
 use super::tracks::{self, Status};
-use super::{Store, StoreError, Write};
+use super::{Store, StoreError, Write, uploads};
 
 pub(crate) use ending::{Ending, end, expire_leases, replace};
 pub(crate) use publishing::{
@@ -146,6 +146,8 @@ pub(crate) struct Claimed {
     pub(crate) source_key: String,
     pub(crate) source_bytes: u64,
     pub(crate) filename: String,
+    /// SHA-256 of the file in hex, where the publisher declared one.
+    pub(crate) sha256: Option<String>,
 }
 
 /// How long a worker may be silent and how often a job is tried.
@@ -275,7 +277,9 @@ pub(crate) async fn claim(
                     .bind(&job.track)
                     .fetch_one(&mut **tx)
                     .await?;
-            return Ok(Some(Claimed { job, source_key, source_bytes: u64::try_from(bytes).unwrap_or(0), filename }));
+            let sha256 = uploads::declared(tx, &job.track).await?;
+            let source_bytes = u64::try_from(bytes).unwrap_or(0);
+            return Ok(Some(Claimed { job, source_key, source_bytes, filename, sha256 }));
         }
     }
     Ok(None)

@@ -259,6 +259,26 @@ pub(crate) async fn follow_job(
     Ok(())
 }
 
+/// Fails a track that waits for its upload. `false`: it does not (any more), nothing changed.
+pub(crate) async fn fail_upload(
+    tx: &mut Write,
+    id: &str,
+    reason: &str,
+    message: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE tracks SET status = 'failed', reason = ?, message = ?, updated_ms = ? WHERE id = ? AND status = 'uploading'",
+    )
+    .bind(reason)
+    .bind(message)
+    .bind(now)
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// What the transcoder made of the upload.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Published {
@@ -326,16 +346,8 @@ pub(crate) async fn fail_abandoned(tx: &mut Write, older_than: i64, now: i64) ->
     .await?;
     let mut failed = Vec::with_capacity(old.len());
     for id in old {
-        let done = sqlx::query(
-            "UPDATE tracks SET status = 'failed', reason = 'upload-abandoned', \
-             message = 'The file was never completely uploaded. Delete the track and add it again.', updated_ms = ? \
-             WHERE id = ? AND status = 'uploading'",
-        )
-        .bind(now)
-        .bind(&id)
-        .execute(&mut **tx)
-        .await?;
-        if done.rows_affected() == 1 {
+        let message = "The file was never completely uploaded. Delete the track and add it again.";
+        if fail_upload(tx, &id, "upload-abandoned", message, now).await? {
             failed.push(id);
         }
     }

@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, dead_code, reason = "shared by test programs that each use a part")]
-//! An S3 server in the test's process: `s3s-fs` over a temporary folder, with a switch that makes it answer 503.
+//! An S3 server in the test's process: `s3s-fs` over a temporary folder, with switches that make it answer 503.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
@@ -18,12 +18,24 @@ use tempfile::TempDir;
 pub(crate) const ACCESS: &str = "test-access";
 pub(crate) const SECRET: &str = "test-secret-key";
 
+/// What becomes of a call that puts the parts of an upload together.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Completes {
+    Work,
+    /// 503, and nothing is done.
+    Fail,
+    /// It is done, and 503 is answered.
+    LoseTheAnswer,
+}
+
 /// A running S3 server.
 pub(crate) struct Bucket {
     folder: TempDir,
     addr: SocketAddr,
     away: Arc<AtomicBool>,
     refused: Arc<Mutex<Option<String>>>,
+    completes: Arc<AtomicU8>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -39,27 +51,40 @@ impl Bucket {
         let switch = Arc::clone(&away);
         let refused = Arc::new(Mutex::new(None::<String>));
         let text = Arc::clone(&refused);
+        let completes = Arc::new(AtomicU8::new(Completes::Work as u8));
+        let mode = Arc::clone(&completes);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (service, switch, text) = (service.clone(), Arc::clone(&switch), Arc::clone(&text));
+                let mode = Arc::clone(&mode);
                 let answer = service_fn(move |request: http::Request<Incoming>| {
                     let (service, away) = (service.clone(), switch.load(Ordering::SeqCst));
                     let uri = request.uri().to_string();
                     let refused = text.lock().unwrap().as_ref().is_some_and(|text| uri.contains(text));
+                    let completes = request.method() == http::Method::POST && uri.contains("uploadId=");
+                    let mode = if completes { mode.load(Ordering::SeqCst) } else { Completes::Work as u8 };
                     async move {
+                        let away = away || mode == Completes::Fail as u8;
                         if away || refused {
                             let status = if away { 503 } else { 403 };
                             let response = http::Response::builder().status(status).body(s3s::Body::empty()).unwrap();
                             return Ok::<_, Infallible>(response);
                         }
                         let request = request.map(s3s::Body::from);
-                        Ok(service.call(request).await.unwrap())
+                        let mut response = service.call(request).await.unwrap();
+                        if mode == Completes::LoseTheAnswer as u8 {
+                            // An answer that began as 200 may end as an error: it is done once its body is read.
+                            let (_, body) = response.into_parts();
+                            http_body_util::BodyExt::collect(body).await.unwrap();
+                            response = http::Response::builder().status(503).body(s3s::Body::empty()).unwrap();
+                        }
+                        Ok(response)
                     }
                 });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
             }
         });
-        Self { folder, addr, away, refused, task }
+        Self { folder, addr, away, refused, completes, task }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -74,6 +99,17 @@ impl Bucket {
     /// Answers 403 to requests whose target contains `text`; `None`: to none.
     pub(crate) fn refuse(&self, text: Option<&str>) {
         *self.refused.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Decides over calls that put parts together.
+    pub(crate) fn completes(&self, how: Completes) {
+        self.completes.store(how as u8, Ordering::SeqCst);
+    }
+
+    /// How many files there are of uploads in parts that are not finished.
+    pub(crate) fn parts(&self) -> usize {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".upload")).count()
     }
 
     fn path(&self, key: &str) -> PathBuf {

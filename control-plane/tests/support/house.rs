@@ -74,7 +74,7 @@ impl House {
     }
 
     pub(crate) async fn with_events(config: ControlConfig, events: Option<Arc<EventLog>>) -> Self {
-        let control = Control::start(config, ControlInputs { listener: None, events }).await.unwrap();
+        let control = Box::pin(Control::start(config, ControlInputs { listener: None, events })).await.unwrap();
         let base = format!("http://{}", control.addr());
         Self { control, client: Client::new(), base }
     }

@@ -221,10 +221,12 @@ class UploadRow {
   private readonly stage = h('span', { class: 'row-stage' });
   private readonly progress = h('div', { class: 'row-progress' }, this.bar, this.stage);
   private readonly failure = h('p', { class: 'row-failure', role: 'alert' });
+  private readonly pauseButton: HTMLButtonElement;
   private readonly retryButton: HTMLButtonElement;
   private readonly cancelButton: HTMLButtonElement;
 
   constructor(app: App, id: string) {
+    this.pauseButton = act('pause', 'Pause upload', () => app.uploads.pause(id), 'upload-pause');
     this.retryButton = act('retry', 'Upload again', () => app.uploads.retry(id), 'upload-retry');
     this.cancelButton = act('close', 'Cancel upload', () => app.uploads.cancel(id), 'upload-cancel');
     this.element = h(
@@ -232,7 +234,7 @@ class UploadRow {
       { class: 'row upload', 'data-testid': 'upload' },
       h('div', { class: 'art travelling' }, icon('upload')),
       h('div', { class: 'row-main' }, this.name, this.progress, this.failure),
-      h('div', { class: 'row-acts' }, this.retryButton, this.cancelButton),
+      h('div', { class: 'row-acts' }, this.pauseButton, this.retryButton, this.cancelButton),
     );
   }
 
@@ -249,13 +251,18 @@ class UploadRow {
       waiting: 'Waiting for its turn',
       creating: 'Starting',
       sending: `Uploading, ${bytes(item.sent)} of ${bytes(file.size)}`,
+      paused: `Paused at ${bytes(item.sent)} of ${bytes(file.size)}`,
       finishing: 'Handing over',
       failed: '',
     };
     setText(this.stage, stages[state]);
     show(this.failure, state === 'failed');
     setText(this.failure, item.message ?? '');
-    show(this.retryButton, state === 'failed');
+    show(this.pauseButton, state === 'sending' && item.parts);
+    show(this.retryButton, state === 'failed' || state === 'paused');
+    const goesOn = item.parts ? 'Go on with the upload' : 'Upload again';
+    setAttr(this.retryButton, 'aria-label', goesOn);
+    setAttr(this.retryButton, 'title', goesOn);
     setAttr(this.cancelButton, 'aria-label', state === 'failed' ? 'Dismiss' : 'Cancel upload');
     setAttr(this.cancelButton, 'title', state === 'failed' ? 'Dismiss' : 'Cancel upload');
   }
