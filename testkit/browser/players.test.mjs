@@ -115,8 +115,9 @@ describe('players', { timeout: 300_000 }, () => {
     });
   }
 
-  test('hls.js plays a film with its sound', async (t) => {
-    if (!segue) return t.skip('needs a Segue to add a film to');
+  // A URL alone is of a song: a film is added where there is a Segue to add it to.
+  const withFilms = process.env.SEGUE_URL ? () => {} : test;
+  withFilms('hls.js plays a film with its sound', async () => {
     const film = await addTrack(segue, await filmFile(folder));
     const address = (await call(segue, 'POST', `/v1/tracks/${film.track}/tickets`, {})).url;
     const page = await browser.newPage();

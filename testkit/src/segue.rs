@@ -191,8 +191,13 @@ impl Segue {
     pub async fn upload(&self, file: &Path) -> anyhow::Result<String> {
         let bytes = tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let created: Value =
-            self.call(Method::POST, "/v1/tracks", Some(json!({ "filename": name, "size": bytes.len(), "multipart": false }))).await?;
+        let created: Value = self
+            .call(
+                Method::POST,
+                "/v1/tracks",
+                Some(json!({ "filename": name, "size": bytes.len(), "multipart": false })),
+            )
+            .await?;
         let id = created["track"]["track"].as_str().context("no track id")?.to_owned();
         let mut put = self.http.put(created["upload"]["url"].as_str().context("no upload url")?);
         for (name, value) in created["upload"]["headers"].as_object().context("no upload headers")? {
