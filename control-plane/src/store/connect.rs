@@ -22,6 +22,9 @@ static MYSQL: Migrator = sqlx::migrate!("migrations/mysql");
 /// How long a caller waits for a connection; longer than a statement waits for a lock, shorter than a request.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection that comes back to its pool may take to answer, before it is closed instead.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a start waits for another program that migrates.
 const MIGRATION_WAIT_S: i64 = 60;
 
@@ -92,6 +95,17 @@ pub(super) async fn open(config: &DatabaseConfig) -> Result<Pools, OpenError> {
     Ok(Pools { read, write, dialect: target.dialect })
 }
 
+/// Whether a connection that comes back to its pool still answers. Whoever asked may have been cut in the middle of a
+/// statement (a client that hangs up), and then the driver can wait for an answer that came already: without an end to that
+/// the connection's place in the pool would be lost for good.
+async fn answers(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        // As an error it is closed at once, and not in order, which would wait again.
+        Err(_) => Err(sqlx::Error::Protocol("a connection that was given back does not answer".to_owned())),
+    }
+}
+
 impl Target<'static> {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, OpenError> {
         static DRIVERS: Once = Once::new();
@@ -119,6 +133,10 @@ impl Target<'_> {
     pub(super) async fn pool(&self, size: u32, isolation: &'static str) -> Result<AnyPool, OpenError> {
         let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
         let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, isolation)));
+        let options = match self.dialect {
+            Dialect::Mysql => options.after_release(|connection, _| Box::pin(answers(connection))),
+            Dialect::Sqlite => options,
+        };
         options.connect_with(self.options.clone()).await.map_err(|error| self.refused(error))
     }
 
