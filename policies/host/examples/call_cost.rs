@@ -1,6 +1,6 @@
 //! What a policy costs: compile, first instance, a reused call and a whole chain, in CPU time of this thread.
 //!
-//!     cargo run --release -p segue-policy-host --example cost -- target/policies/country.wasm '{"allow":["DE"]}'
+//!     cargo run --release -p segue-policy-host --example call_cost -- target/policies/country.wasm '{"allow":["DE"]}'
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
