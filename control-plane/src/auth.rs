@@ -9,7 +9,7 @@
 //!
 //! A token that was made over the API is looked up by the id in it, one of the configuration by its SHA-256; the hashes are
 //! compared in constant time, so that neither the database nor a timing tells anything about a secret that is close. Routes
-//! name the one scope that they need, in the table of `router.rs`; `admin` has them all.
+//! name the one scope that they need, in the table of `routes.rs`; `admin` has them all.
 
 pub(crate) mod access;
 pub(crate) mod address;

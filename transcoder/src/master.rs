@@ -129,9 +129,8 @@ mod tests {
         assert_eq!(peak(&[(1_000, 1.0)], 6.0), 8_000);
     }
 
-    #[test]
-    fn the_master_leads_into_the_version() {
-        let rendition = |name: &str, bandwidth| RenditionReport {
+    fn sound(name: &str, bandwidth: u64) -> RenditionReport {
+        RenditionReport {
             name: name.to_owned(),
             bandwidth,
             average_bandwidth: bandwidth - 1,
@@ -139,8 +138,12 @@ mod tests {
             gain_db: None,
             resolution: None,
             frame_rate: None,
-        };
-        let text = master("0123456789abcdef-7", &[rendition("a64", 70_000), rendition("a128", 140_000)]);
+        }
+    }
+
+    #[test]
+    fn the_master_leads_into_the_version() {
+        let text = master("0123456789abcdef-7", &[sound("a64", 70_000), sound("a128", 140_000)]);
         assert_eq!(
             text,
             "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n\
@@ -151,15 +154,6 @@ mod tests {
 
     #[test]
     fn a_films_master_pairs_pictures_with_sounds() {
-        let sound = |name: &str, bandwidth| RenditionReport {
-            name: name.to_owned(),
-            bandwidth,
-            average_bandwidth: bandwidth - 1,
-            codecs: "mp4a.40.2".to_owned(),
-            gain_db: None,
-            resolution: None,
-            frame_rate: None,
-        };
         let picture = |name: &str, bandwidth, size: &str| RenditionReport {
             codecs: "avc1.64001f".to_owned(),
             resolution: Some(size.to_owned()),
