@@ -21,6 +21,9 @@ TARGETS = {
     (True, "1 KB"): 0.65, (True, "32 KB"): 0.65, (True, "200 KB"): 0.65,
 }
 FIRST_BYTE_TARGETS = {"median_ms": 20.0, "p99_ms": 60.0}
+#: The page on which `make limits-proof` leaves its figures, and the marks that it leaves them between.
+LIMITS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "limits.md"
+LIMITS_FIGURES = ("<!-- figures: make limits-proof -->", "<!-- end of figures -->")
 
 
 def machine(segue: pathlib.Path, cores) -> dict:
@@ -165,6 +168,14 @@ def warnings(result: dict) -> list[str]:
     return lines
 
 
+def limits() -> list[str]:
+    """What the proof of the limits found when it ran last: it takes eight minutes of its own, so the page carries it over."""
+    begin, end = LIMITS_FIGURES
+    figures = LIMITS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0].strip()
+    return ["## Limits", "", "One hot track on three edges with a real redis-server, as `make limits-proof` found it "
+            "([what is measured](limits.md)).", "", "![Admitted a second by three edges, as a share of the limit](limits.svg)", "", figures, ""]
+
+
 def page(result: dict) -> str:
     host = result["machine"]
     hits, cold, held = result.get("hits"), result.get("fill"), result.get("idle")
@@ -205,6 +216,7 @@ def page(result: dict) -> str:
         parts += ["## Facts", "", facts.text(result["facts"]), "", facts.table(result["facts"]), ""]
     if result.get("tally"):
         parts += ["## The tally", "", tally.text(result["tally"]), ""]
+    parts += limits()
     parts += ["## Not measured", "", *[f"- {line}" for line in not_measured(result)], ""]
     parts += ["## How it is measured", "", method(), "", "## The machine", "",
               f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB, Linux {host['kernel']}; taken {host['taken']}, load average "
