@@ -78,11 +78,11 @@ lint: tools console ## Formatting, clippy, licences
 console-test: console
 	cd $(CONSOLE) && npm run check && npm test
 
-# cargo-nextest and cargo-deny, built here where the machine has none.
+# cargo-nextest and cargo-deny, built here where the machine has none; without optimisation, which takes longer than they run.
 .PHONY: tools
 tools:
-	@command -v cargo-nextest >/dev/null || cargo install --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
-	@command -v cargo-deny >/dev/null || cargo install --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
+	@command -v cargo-nextest >/dev/null || cargo install --debug --locked --root $(TOOLS) --version $(NEXTEST_VERSION) cargo-nextest
+	@command -v cargo-deny >/dev/null || cargo install --debug --locked --root $(TOOLS) --version $(DENY_VERSION) cargo-deny
 
 # The Python packages that tests need, in a folder of their own.
 PYTHON := $(TARGET)/venv/bin/python

@@ -185,7 +185,8 @@ def page(result: dict) -> str:
     parts = ["# Performance", "",
              "How much CPU time Segue's edge needs for a signed cache hit beside a tuned nginx, how a cold object reaches a crowd, and what an "
              "idle connection costs. `make bench` takes all of it anew on your machine and writes this page; "
-             "ratios come first, for they travel from machine to machine better than microseconds do.", ""]
+             "ratios come first, for they travel from machine to machine better than microseconds do. "
+             "The transcoder has [a page of its own](performance-transcode.md).", ""]
     parts += [line for words in warnings(result) for line in (f"> {words}", ">")][:-1] + [""]
     if hits:
         parts += ["## Cache hits", "", "![CPU time per signed cache hit, Segue relative to nginx](performance.svg)", "",
