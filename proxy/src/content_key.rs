@@ -3,7 +3,7 @@
 //! A wrapped key has the name that playlists give as the key's URI, so that it is found, filled, purged and judged like a
 //! segment beside it. Only here it becomes another thing: the fill opens it before anybody gets a byte.
 //!
-//! Invariants: nobody is given a wrapped key, and no opened one reaches a disk (`cache/tiers.rs` keeps keys of every
+//! Invariants: nobody is given a wrapped key that a fill brought, and no opened one reaches a disk (`cache/tiers.rs` keeps keys of every
 //! kind from there); its bytes are overwritten when the last holder lets go; clients are told not to keep it. How long an
 //! edge goes on with an opened key is bounded by `[cache.ttl] key`, and by `stale_if_error` while the bucket is away.
 //! Keys that were never wrapped (buckets that are not Segue's) go out as they are.
