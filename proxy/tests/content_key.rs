@@ -112,9 +112,10 @@ async fn one_fill_answers_all_who_wait_and_none_of_them_with_the_wrapped_form() 
     let name = "key-00007.key";
     let serve = Behaviour::Serve(wrapped("w1", "one", name));
     house.origin.track(&file(name), Behaviour::Later(Arc::clone(&gate), Box::new(serve)));
-    let (file_, asked) = (file(name), futures::future::join_all((0..16).map(|_| house.get(&file(name)))));
+    let path = file(name);
+    let asked = futures::future::join_all((0..16).map(|_| house.get(&path)));
     let opened = async {
-        while house.origin.count(&file_) == 0 {
+        while house.origin.count(&path) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
