@@ -28,7 +28,7 @@ use crate::edge::Shared;
 use crate::fill::{Fill, FillReader, Head};
 use crate::origin::OriginAnswer;
 use crate::refusal::{OriginFailure, Refusal};
-use crate::route::Target;
+use crate::route::{ObjectKind, Target};
 use crate::snapshot::Snapshot;
 use directives::RequestDirectives;
 
@@ -365,9 +365,10 @@ async fn settled(
         Head::Object { meta, stored } => {
             let how = How { stored, status: Some(meta.status()), ..how };
             match meta.length {
-                Some(_) => (Found::Filling(meta, reader, state), how),
+                Some(_) if request.target.kind != ObjectKind::Key => (Found::Filling(meta, reader, state), how),
                 // Without a declared length the end is known only when it is there, and clients are told the truth at once.
-                None => (Found::Memory(reader.whole().await?, state), how),
+                // A key may be wrapped, and what comes is then not what goes out.
+                _ => (Found::Memory(reader.whole().await?, state), how),
             }
         }
         Head::Renewed(object) => {

@@ -20,11 +20,12 @@ mod tls;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::mark;
 use segue_config::{Document, Secret, Section, Size, Span};
-use segue_signing::{Key, Revocation, SigningSecret};
+use segue_signing::{Key, Revocation, SigningSecret, WrappingKeys};
 
 use crate::limit::{LimitsConfig, RedisConfig};
 pub use cache::{CacheConfig, ControlConfig, TtlConfig};
@@ -59,6 +60,8 @@ pub struct EdgeConfig {
     pub tickets: TicketConfig,
     /// Static ticket keys (`[keys]`).
     pub keys: Vec<Key>,
+    /// What content keys are unwrapped with (`[wrapping_keys]`).
+    pub wrapping: Arc<WrappingKeys>,
     /// Static revocations (`[revocations] file`).
     pub revocations: Vec<Revocation>,
     /// Files that are watched beside the configuration: those of keys and revocations.
@@ -192,6 +195,7 @@ impl EdgeConfig {
             tickets: TicketConfig::default(),
             prefetch: PrefetchConfig::default(),
             keys: Vec::new(),
+            wrapping: Arc::default(),
             limits: LimitsConfig::default(),
             redis: None,
             revocations: Vec::new(),
@@ -273,6 +277,7 @@ impl EdgeConfig {
     pub(crate) fn reloadable(&self) -> Reloadable {
         Reloadable {
             keys: self.keys.clone(),
+            wrapping: Arc::clone(&self.wrapping),
             revocations: self.revocations.clone(),
             leeway: self.tickets.leeway,
             limits: self.limits.clone(),
@@ -282,8 +287,8 @@ impl EdgeConfig {
     }
 
     fn take(&mut self, hot: Reloadable) {
-        let Reloadable { keys, revocations, leeway, limits, services, files } = hot;
-        (self.policy_services, self.limits) = (services, limits);
+        let Reloadable { keys, wrapping, revocations, leeway, limits, services, files } = hot;
+        (self.policy_services, self.limits, self.wrapping) = (services, limits, wrapping);
         (self.keys, self.revocations, self.tickets.leeway, self.watched) = (keys, revocations, leeway, files);
     }
 }

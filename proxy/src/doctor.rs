@@ -11,13 +11,15 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::DATE;
 use segue_config::Finding;
+use segue_signing::{WrappingKeys, check_object, check_place};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{EdgeConfig, OriginConfig};
+use crate::config::{EdgeConfig, OriginConfig, OriginKind};
 use crate::control::client::{Client, ControlError, send};
 use crate::limit::probe;
 use crate::origin::{Origin, Want};
+use crate::refusal::{OriginFailure, Refusal};
 use crate::snapshot::{unix_ms, unix_s};
 use crate::tls;
 
@@ -27,6 +29,8 @@ const WITHIN: Duration = Duration::from_secs(15);
 const SNAPSHOT_MAX: usize = 64 << 20;
 /// An object that no house has: its absence shows that the bucket answers to these credentials.
 const NOWHERE: &str = "segue-doctor/no-such-object";
+/// Bytes of what shows a wrapping key.
+const CHECK_MAX: usize = 1024;
 /// Room for connections, files of the disk tier and all else.
 const FILES_SPARE: u64 = 1024;
 /// A certificate that ends sooner wants a look.
@@ -38,6 +42,9 @@ pub async fn examine(config: &EdgeConfig) -> Vec<Finding> {
     findings.extend(addresses(config));
     for (name, origin) in &config.origins {
         findings.extend(Box::pin(within(&section(name), self::origin(name, origin))).await);
+        if !config.wrapping.is_empty() && matches!(origin.kind, OriginKind::S3 { .. }) {
+            findings.extend(Box::pin(within("wrapping_keys", wrapping(name, origin, &config.wrapping))).await);
+        }
     }
     if let Some(endpoint) = &config.control {
         findings.extend(within("control", control(endpoint)).await);
@@ -156,6 +163,53 @@ async fn origin(name: &str, config: &OriginConfig) -> Vec<Finding> {
         ),
     };
     [Some(seen), clock].into_iter().flatten().collect()
+}
+
+/// Whether each wrapping key opens what the bucket's workers have wrapped with it, to show which it is.
+async fn wrapping(name: &str, config: &OriginConfig, keys: &WrappingKeys) -> Vec<Finding> {
+    let made = Origin::new(name, OriginConfig { attempts: 1, ..config.clone() }, TaskTracker::new(), Arc::default());
+    // An origin that cannot be made has its own finding.
+    let Ok(origin) = made.map(Arc::new) else { return Vec::new() };
+    let mut findings = Vec::new();
+    for id in keys.ids() {
+        let part = format!("wrapping_keys.{id}");
+        let of = section(name);
+        findings.push(match shown(&origin, &check_object(id)).await {
+            Ok(Some(wrapped)) => match keys.unwrap(&wrapped, &check_place(id)) {
+                Ok(_) => Finding::well(part, format!("it opens what the workers of [{of}] wrap")),
+                Err(error) => Finding::ill(
+                    part,
+                    format!("[{of}]: {error}"),
+                    "take the secret that the workers have under this id; segments under it cannot be played through this edge",
+                ),
+            },
+            Ok(None) => Finding::doubtful(
+                part,
+                format!("no worker has wrapped anything with it in [{of}]"),
+                "fine where it is to be used from now on, or in another bucket",
+            ),
+            Err(refusal) => Finding::ill(part, format!("[{of}]: {refusal}"), "see the finding on the origin"),
+        });
+    }
+    findings
+}
+
+/// A small object's bytes; `None` where there is no such object.
+async fn shown(origin: &Arc<Origin>, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+    let mut answer = origin.get(&Want { key, query: None, headers: &[] }).await?;
+    match answer.status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => return Ok(None),
+        _ => return Err(OriginFailure::NotAnObject.into()),
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.body.piece().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > CHECK_MAX {
+            return Err(OriginFailure::NotAnObject.into());
+        }
+    }
+    Ok(Some(bytes))
 }
 
 async fn control(endpoint: &crate::config::ControlEndpoint) -> Vec<Finding> {

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::Instrument;
 
 use crate::cache::{self, Key, Meta, Object, Stored, Variants};
+use crate::content_key;
 use crate::edge::Shared;
 use crate::lock::Mutex;
 use crate::origin::{Checks, Mismatch, Origin, OriginAnswer, OriginBody, Want};
@@ -329,6 +330,7 @@ impl Job {
         let Ok(Ok(_reservation)) = reservation else { return Err(Refusal::Overloaded) };
         self.publish(Head::Object { meta: Arc::new(meta.clone()), stored: key.is_some() });
         let object = self.read(meta, body, since, max, checks).await?;
+        let object = content_key::opened(&self.shared, &self.target, object)?;
         self.keep(object, key.as_ref());
         Ok(())
     }

@@ -14,6 +14,7 @@ mod cache;
 mod client;
 mod config;
 mod connection;
+mod content_key;
 mod control;
 mod doctor;
 mod downstream;

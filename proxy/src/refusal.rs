@@ -42,6 +42,9 @@ pub(crate) enum Refusal {
     /// The origin failed.
     #[error("{}", .0.message())]
     Origin(OriginFailure),
+    /// A content key lies wrapped in the bucket, and cannot be unwrapped here.
+    #[error("the key of this object cannot be had")]
+    ContentKey,
     /// A playlist cannot be given its ticket; why, as a word.
     #[error("the playlist cannot be prepared for this listener")]
     Playlist(&'static str),
@@ -156,6 +159,7 @@ impl Refusal {
             Self::PreconditionFailed => "precondition-failed",
             Self::RangeNotSatisfiable(_) => "range-not-satisfiable",
             Self::Origin(failure) => failure.kind(),
+            Self::ContentKey => "content-key",
             Self::Playlist(reason) => reason,
             Self::Overloaded => "overloaded",
             Self::NotCached => "not-cached",
@@ -180,7 +184,7 @@ impl Refusal {
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Origin(OriginFailure::Timeout) | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Origin(OriginFailure::CircuitOpen) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Origin(_) | Self::Playlist(_) => StatusCode::BAD_GATEWAY,
+            Self::Origin(_) | Self::ContentKey | Self::Playlist(_) => StatusCode::BAD_GATEWAY,
             Self::Overloaded | Self::ShuttingDown | Self::NoSnapshot | Self::SnapshotTooOld => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

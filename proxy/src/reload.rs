@@ -24,8 +24,8 @@ use crate::edge::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Where hot keys stand in the file.
-const HOT: [&str; 7] =
-    ["keys", "revocations", "tickets.leeway", "limits", "streams", "policies.keys", "policies.tables"];
+const HOT: [&str; 8] =
+    ["keys", "wrapping_keys", "revocations", "tickets.leeway", "limits", "streams", "policies.keys", "policies.tables"];
 
 /// Reads a whole document as whoever started the edge does: it may hold more than the edge's own part.
 pub type ReadConfig = fn(&Document<'_>) -> EdgeConfig;

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::lock::Mutex;
 use arc_swap::ArcSwap;
 use segue_signing::limits::LimitsConfig;
-use segue_signing::{Key, KeyDoc, Keyring, Revocations, SnapshotDoc, SnapshotError};
+use segue_signing::{Key, KeyDoc, Keyring, Revocations, SnapshotDoc, SnapshotError, WrappingKeys};
 
 use crate::config::Reloadable;
 use crate::limit::Limiter;
@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) revocations: Arc<Revocations>,
+    /// What content keys are unwrapped with.
+    pub(crate) wrapping: Arc<WrappingKeys>,
     /// Clock difference that is forgiven, in seconds.
     pub(crate) leeway: i64,
     pub(crate) policies: Arc<Policies>,
@@ -210,7 +212,8 @@ impl Source {
         let revocations = Revocations::new(listed.cloned())?;
         let leeway = i64::try_from(self.file.leeway.as_secs()).unwrap_or(i64::MAX);
         let (keyring, revocations, purges) = (Arc::new(keyring), Arc::new(revocations), Arc::new(purges));
-        Ok(Snapshot { revision: self.document.revision, keyring, revocations, leeway, policies, purges })
+        let wrapping = Arc::clone(&self.file.wrapping);
+        Ok(Snapshot { revision: self.document.revision, keyring, revocations, wrapping, leeway, policies, purges })
     }
 }
 

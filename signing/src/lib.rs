@@ -1,6 +1,6 @@
 //! What the edge and the control plane must agree on to the byte: tickets, signed URLs, the keys that
 //! sign them, the canonical path they speak about, and the snapshot that carries keys and revocations
-//! from one to the other.
+//! from one to the other. And what edges and workers agree on: how a content key is wrapped.
 //!
 //! # Invariants
 //! - Nothing that an unproven client wrote is interpreted before a signature over it holds, except the
@@ -16,6 +16,7 @@
 
 mod cache;
 mod claims;
+mod content_key;
 pub mod debug;
 mod delta;
 #[cfg(test)]
@@ -35,6 +36,9 @@ mod ticket;
 
 pub use cache::TicketCache;
 pub use claims::{Claims, ClaimsError, Verified};
+pub use content_key::{
+    CONTENT_KEY_BYTES, ContentKey, WrapError, WrappingKey, WrappingKeys, check_object, check_place, is_wrapped,
+};
 pub use delta::{DeltaError, Followed, NamedRevocation, SnapshotDelta};
 pub use keyring::{Key, KeyUse, Keyring, KeyringError, MAX_KEYS, MAX_KID_BYTES};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};

@@ -125,9 +125,16 @@ impl Folder {
         }
         std::fs::create_dir_all(dir.join("objects").join(BUCKET)).map_err(refuse)?;
         let folder = Self { dir, _lock: lock };
-        for name in
-            ["key-k1", "token-admin", "token-worker", "token-edge", "token-edge-admin", "s3-access", "s3-secret"]
-        {
+        for name in [
+            "key-k1",
+            "token-admin",
+            "token-worker",
+            "token-edge",
+            "token-edge-admin",
+            "s3-access",
+            "s3-secret",
+            "wrap-w1",
+        ] {
             folder.secret(name)?;
         }
         Ok(folder)
@@ -184,6 +191,8 @@ impl Folder {
         let mut origin = s3.clone();
         origin["kind"] = json!("s3");
         let keys = json!({ "k1": secret("key-k1") });
+        // Nothing is encrypted unless SEGUE_TRANSCODE_ENCRYPTION_METHOD says so.
+        let wrapping = json!({ "w1": secret("wrap-w1") });
         let control = json!({
             "listen": format!("127.0.0.1:{page}"),
             "database": { "url": format!("sqlite://{dir}/segue.db") },
@@ -202,11 +211,13 @@ impl Folder {
             "snapshot": { "dir": format!("{dir}/edge") },
             "origin": origin,
             "keys": keys,
+            "wrapping_keys": wrapping,
         });
         let transcode = json!({
             "control": { "url": format!("http://127.0.0.1:{page}"), "token": secret("token-worker") },
             "objects": s3,
             "transcode": { "work_dir": format!("{dir}/work"), "name": NAME },
+            "wrapping_keys": wrapping,
         });
         for (role, config) in [("control", control), ("edge", edge_), ("transcode", transcode)] {
             let text = toml::to_string(&config)?;

@@ -28,7 +28,21 @@ impl SecondEdge {
     /// # Errors
     /// When it is not ready within a minute; the error holds its log.
     pub async fn start(bin: impl AsRef<Path>, segue: &Segue, name: &str, settings: &str) -> anyhow::Result<Self> {
-        let theirs = std::fs::read_to_string(segue.dir().join("config/edge.toml"))?;
+        Self::start_from(bin, segue, &segue.dir().join("config/edge.toml"), name, settings).await
+    }
+
+    /// The same from another configuration than the demo's.
+    ///
+    /// # Errors
+    /// As [`SecondEdge::start`].
+    pub async fn start_from(
+        bin: impl AsRef<Path>,
+        segue: &Segue,
+        from: &Path,
+        name: &str,
+        settings: &str,
+    ) -> anyhow::Result<Self> {
+        let theirs = std::fs::read_to_string(from)?;
         let ours = theirs.lines().map(|line| match line.split_once(" = ") {
             Some(("listen" | "admin_listen", _)) => format!("{}\n", line.replace(port(line), "0")),
             _ => format!("{line}\n"),

@@ -6,6 +6,7 @@ mod browser;
 mod crashes;
 mod demo;
 mod deploy;
+mod encryption;
 mod facts;
 mod playlists;
 mod plays;

@@ -3,6 +3,7 @@
 //! On failure: every missing or contradictory value is recorded in the document as a problem; the returned struct must
 //! not be used before [`Document::finish`] said yes.
 
+mod encryption;
 mod video;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use segue_config::{Document, Secret, Section, Size, Span};
 
+pub use encryption::Encryption;
 pub use video::{Video, VideoRung};
 
 /// Where jobs come from.
@@ -109,6 +111,8 @@ pub struct TranscodeConfig {
     pub video: Video,
     /// Whether a track can be played while the rest of it is still encoded. Default yes.
     pub early: bool,
+    /// How segments are encrypted. Default not at all.
+    pub encryption: Option<Encryption>,
     /// The name under which the control plane lists this worker. It belongs to one process at a time: a second one that
     /// claims under it takes over the jobs of the first, which is how jobs of a killed process go on at once when it is
     /// started again. Default: host name and process id.
@@ -143,11 +147,12 @@ impl TranscodeConfig {
             ladder: Ladder::default(),
             video: Video::default(),
             early: true,
+            encryption: None,
             name: worker_name(),
         }
     }
 
-    /// Reads `[control]`, `[objects]` and `[transcode]`; problems go to the document.
+    /// Reads `[control]`, `[objects]`, `[transcode]` and `[wrapping_keys]`; problems go to the document.
     pub fn read(doc: &Document<'_>) -> Self {
         let root = doc.root();
         let control = root.section("control");
@@ -175,6 +180,7 @@ impl TranscodeConfig {
             ladder: Ladder::read(&transcode.section("ladder")),
             video: Video::read(&transcode.section("video")),
             early: transcode.or("early", true),
+            encryption: Encryption::read(&transcode.section("encryption"), &root.section("wrapping_keys")),
             name: transcode.get::<String>("name").unwrap_or_else(worker_name),
         };
         if !(1..=64).contains(&config.slots) {

@@ -10,7 +10,8 @@ use segue_config::Finding;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::config::TranscodeConfig;
+use crate::config::{Encryption, TranscodeConfig};
+use crate::encrypt::{Standing, standing};
 use crate::ffmpeg::Tools;
 use crate::queue::{Queue, QueueError};
 use crate::store::{Store, StoreError};
@@ -34,7 +35,27 @@ pub async fn examine(config: &TranscodeConfig) -> Vec<Finding> {
             Finding::ill(part, seen, "check address, routing and firewalls between here and there")
         }));
     }
+    if let Some(encryption) = &config.encryption {
+        findings.extend(wrapping(config, encryption).await);
+    }
     findings
+}
+
+/// `None`: no answer in time, of which the finding on the store speaks.
+async fn wrapping(config: &TranscodeConfig, encryption: &Encryption) -> Option<Finding> {
+    let (store, id) = (Store::new(&config.objects), &encryption.wrapping_key);
+    let part = format!("wrapping_keys.{id}");
+    let finding = match timeout(WITHIN, standing(&store, &encryption.keys, id)).await.ok()? {
+        Ok(Standing::Right) => Finding::well(&part, "it is the key that content keys of this bucket are wrapped with"),
+        Ok(Standing::New) => Finding::well(&part, "nothing is wrapped with it yet; the first job will be"),
+        Ok(Standing::Wrong(error)) => Finding::ill(
+            &part,
+            error.to_string(),
+            "give every worker and edge the same secret under this id; a new secret needs a new id",
+        ),
+        Err(error) => Finding::ill(&part, error.to_string(), "see the finding on [objects]"),
+    };
+    Some(finding)
 }
 
 async fn ffmpeg() -> Vec<Finding> {

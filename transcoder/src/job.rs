@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artwork::artwork;
 use crate::config::TranscodeConfig;
 use crate::encode::{Work, encode};
+use crate::encrypt::vouch;
 use crate::ffmpeg::Tools;
 use crate::film;
 use crate::ladder::{Shape, ladder};
@@ -87,6 +88,9 @@ async fn produce(
     let Bench { config, queue, tools, store, .. } = bench;
     let limits = Limits { longest: config.max_duration, factor: config.time_limit_factor };
     room(folder, claim.source.bytes.min(config.max_bytes).saturating_add(config.keep_free))?;
+    if let Some(encryption) = &config.encryption {
+        vouch(store, encryption).await?;
+    }
     let source = fetch(store, &claim.source, folder, config.max_bytes, job, reporter).await?;
     reporter.at(Stage::Probe, 0.0);
     let probe = probe(tools, &source, &claim.source.filename, folder, config.max_duration, &config.video, job).await?;
@@ -95,7 +99,8 @@ async fn produce(
     let measured = measure(tools, &source, &probe, folder, spool, limits, job, reporter).await?;
     let mut rungs = ladder(&config.ladder, &probe);
     rungs.extend(probe.film.iter().flat_map(|film| film::rungs(&config.video, film)));
-    let version = version(&source.sha256, &rungs, &tools.version, claim.fence);
+    let encryption = config.encryption.as_ref();
+    let version = version(&source.sha256, &rungs, encryption, &tools.version, claim.fence);
     let (duration_ms, loudness) = (measured.millis(), measured.loudness.clone());
     let waveform = measured.peaks.finish(duration_ms, factor(loudness.gain_db));
     let mut work = Work {
@@ -117,7 +122,7 @@ async fn produce(
     let applied: Vec<_> =
         rungs.iter().zip(&work.gains).map(|(rung, gain)| rung.is_levelled().then_some(*gain)).collect();
     let work = Arc::new(work);
-    let mut press = Press::new(store, queue, claim, &version, &rungs);
+    let mut press = Press::new(store, queue, claim, &version, &rungs, encryption);
     // A picture may be encoded more slowly than it plays, and those who came early would wait for ever again.
     if config.early && duration_ms >= EARLY_LEAST_MS && probe.film.is_none() {
         press.open_early();

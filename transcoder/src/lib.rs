@@ -7,7 +7,8 @@
 //! it ours, `job.rs` walks it through `source.rs` (fetch), `probe.rs` with `sniff.rs` and `declared.rs` (is this audio,
 //! and is all of it there), `measure.rs` (loudness, length, waveform), `overshoot.rs` (what
 //! coding adds to peaks), `ladder.rs` and `encode.rs` (renditions),
-//! `master.rs` and `codecs.rs` (what was really encoded), and `publish.rs` (upload, then the control plane's commit).
+//! `master.rs` and `codecs.rs` (what was really encoded), `encrypt.rs` (where segments are to be encrypted), and `publish.rs`
+//! (upload, then the control plane's commit).
 //!
 //! Invariants: a job is reported complete only after the store acknowledged every object; a lost lease kills ffmpeg
 //! at once and publishes nothing more; ffmpeg sees one working folder, no network and no other file; nothing that a
@@ -24,6 +25,7 @@ mod config;
 mod declared;
 mod doctor;
 mod encode;
+mod encrypt;
 mod ffmpeg;
 mod film;
 mod heirs;
@@ -52,7 +54,7 @@ mod waveform;
 mod worker;
 mod workspace;
 
-pub use config::{ControlEndpoint, Ladder, ObjectStore, TranscodeConfig, Video, VideoRung};
+pub use config::{ControlEndpoint, Encryption, Ladder, ObjectStore, TranscodeConfig, Video, VideoRung};
 pub use doctor::examine;
 pub use reject::{Failure, Reason};
 pub use worker::{StartError, Worker};

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::encode::SEGMENT;
+use crate::encrypt::Lock;
+use crate::source::hex;
 
 /// One file of a rendition.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +15,8 @@ pub(crate) struct SegmentFile {
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
+    /// How it is encrypted, where it is.
+    pub(crate) lock: Option<Lock>,
 }
 
 /// What a playlist says about its end.
@@ -34,6 +38,10 @@ pub(crate) fn media(state: State, prefix: &str, init: &str, segments: &[SegmentF
          #EXT-X-PLAYLIST-TYPE:{kind}\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"{prefix}{init}\"\n"
     );
     for segment in segments {
+        // The init section stands before the first of these, so that none of them speaks of it (4.3.2.5).
+        if let Some(Lock { key, iv }) = &segment.lock {
+            let _ = writeln!(text, "#EXT-X-KEY:METHOD=AES-128,URI=\"{prefix}{key}\",IV=0x{}", hex(iv));
+        }
         let _ = write!(text, "#EXTINF:{:.6},\n{prefix}{}\n", segment.seconds, segment.name);
     }
     if state != State::Growing {
@@ -53,7 +61,9 @@ mod tests {
     use super::*;
 
     fn segments(count: usize) -> Vec<SegmentFile> {
-        (0..count).map(|n| SegmentFile { name: format!("seg-{n:05}.m4s"), bytes: 1, seconds: 6.013_968 }).collect()
+        (0..count)
+            .map(|n| SegmentFile { name: format!("seg-{n:05}.m4s"), bytes: 1, seconds: 6.013_968, lock: None })
+            .collect()
     }
 
     #[test]
@@ -63,6 +73,30 @@ mod tests {
         assert!(ended.starts_with(&growing), "{growing}\n{ended}");
         assert_eq!((read(&growing), read(&ended)), ((2, false), (3, true)));
         assert!(media(State::Whole, "", "init.mp4", &segments(1)).contains("#EXT-X-PLAYLIST-TYPE:VOD\n"));
+    }
+
+    #[test]
+    fn each_segment_says_how_it_is_locked_and_the_init_section_is_open() {
+        let mut segments = segments(2);
+        for (n, segment) in segments.iter_mut().enumerate() {
+            segment.lock = Some(Lock { key: format!("key-{n:05}.key"), iv: [n as u8; 16] });
+        }
+        let text = media(State::Whole, "../v-2/", "init.mp4", &segments);
+        let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("#EXT-X-MAP")).collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "#EXT-X-MAP:URI=\"../v-2/init.mp4\"",
+                "#EXT-X-KEY:METHOD=AES-128,URI=\"../v-2/key-00000.key\",IV=0x00000000000000000000000000000000",
+                "#EXTINF:6.013968,",
+                "../v-2/seg-00000.m4s"
+            ]
+        );
+        assert_eq!(
+            lines[4],
+            "#EXT-X-KEY:METHOD=AES-128,URI=\"../v-2/key-00001.key\",IV=0x01010101010101010101010101010101"
+        );
+        assert_eq!(read(&text), (2, true));
     }
 
     #[test]

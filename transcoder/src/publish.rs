@@ -21,7 +21,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Encryption;
 use crate::encode::Output;
+use crate::encrypt::{Locksmith, Wrapped};
 use crate::heirs::Heirs;
 use crate::ladder::Rung;
 use crate::lease::{Reporter, Stage};
@@ -48,15 +50,25 @@ pub(crate) const LIVE: &str = "live.m3u8";
 const MASTER: &str = "early.m3u8";
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+const WRAPPED: &str = "application/octet-stream";
 
 /// The name of the version: what went in, how, by what, and which attempt.
-pub(crate) fn version(source_sha256: &str, rungs: &[Rung], encoder: &str, fence: i64) -> String {
+pub(crate) fn version(
+    source_sha256: &str,
+    rungs: &[Rung],
+    encryption: Option<&Encryption>,
+    encoder: &str,
+    fence: i64,
+) -> String {
     let ladder: Vec<String> = rungs.iter().map(Rung::settings).collect();
-    let settings = format!(
+    let mut settings = format!(
         "segue {REVISION}; {}; segment {}; target {TARGET}; ceiling {CEILING}",
         ladder.join(","),
         crate::encode::SEGMENT
     );
+    if let Some(encryption) = encryption {
+        settings = format!("{settings}; {}", encryption.settings());
+    }
     let hash = Sha256::digest(format!("{source_sha256}\n{settings}\n{encoder}"));
     format!("{}-{fence}", hex(&hash[..8]))
 }
@@ -65,6 +77,8 @@ pub(crate) fn version(source_sha256: &str, rungs: &[Rung], encoder: &str, fence:
 #[derive(Debug)]
 struct Shelf {
     rung: Rung,
+    /// What encrypts its segments, where they are to be encrypted.
+    locksmith: Option<Locksmith>,
     codecs: String,
     opened: bool,
     /// In order; `None` has come and is on its way.
@@ -131,9 +145,18 @@ enum Early {
 }
 
 impl<'a> Press<'a> {
-    pub(crate) fn new(store: &'a Store, queue: &'a Queue, claim: &'a Claim, version: &str, rungs: &[Rung]) -> Self {
+    pub(crate) fn new(
+        store: &'a Store,
+        queue: &'a Queue,
+        claim: &'a Claim,
+        version: &str,
+        rungs: &[Rung],
+        encryption: Option<&Encryption>,
+    ) -> Self {
+        let place = |rung: &Rung| format!("{}/{version}/{}/", claim.track, rung.name);
         let shelf = |rung: &Rung| Shelf {
             rung: rung.clone(),
+            locksmith: encryption.map(|encryption| Locksmith::new(encryption, place(rung))),
             codecs: String::new(),
             opened: false,
             segments: Vec::new(),
@@ -198,17 +221,25 @@ impl<'a> Press<'a> {
     }
 
     fn take(&mut self, output: Output) -> Result<(), Halt> {
-        let (rendition, name, body, sent) = match output {
+        let (rendition, name, body, sent, key) = match output {
             Output::Opened { rendition, init, codecs } => {
                 self.shelf(rendition)?.codecs = codecs;
-                (rendition, INIT.to_owned(), init, Sent::Init(rendition))
+                (rendition, INIT.to_owned(), init, Sent::Init(rendition), None)
             }
             Output::Segment { rendition, bytes, seconds } => {
                 let shelf = self.shelf(rendition)?;
                 let number = shelf.segments.len();
                 let name = format!("seg-{number:05}.m4s");
-                shelf.segments.push((None, SegmentFile { name: name.clone(), bytes: bytes.len() as u64, seconds }));
-                (rendition, name, bytes, Sent::Segment(rendition, number))
+                let (body, lock, key) = match &mut shelf.locksmith {
+                    Some(locksmith) => {
+                        let (body, lock, key) = locksmith.lock(number, &bytes)?;
+                        (body, Some(lock), key)
+                    }
+                    None => (bytes, None, None),
+                };
+                let file = SegmentFile { name: name.clone(), bytes: body.len() as u64, seconds, lock };
+                shelf.segments.push((None, file));
+                (rendition, name, body, Sent::Segment(rendition, number), key)
             }
             Output::Ended { rendition } => {
                 self.shelf(rendition)?.ended = true;
@@ -218,9 +249,15 @@ impl<'a> Press<'a> {
         let rung = &self.shelf(rendition)?.rung;
         let content_type = if rung.picture().is_some() { "video/mp4" } else { "audio/mp4" };
         let folder = rung.name.clone();
-        let key = format!("{}/{folder}/{name}", self.root);
+        let folder = format!("{}/{folder}", self.root);
         let store = self.store;
-        self.uploads.push(Box::pin(async move { put(store, key, body, content_type).await.map(|()| sent) }));
+        self.uploads.push(Box::pin(async move {
+            // No playlist names a segment before all in front of it are there: its key has come with one of them.
+            if let Some(Wrapped { name, body }) = key {
+                put(store, format!("{folder}/{name}"), body, WRAPPED).await?;
+            }
+            put(store, format!("{folder}/{name}"), body, content_type).await.map(|()| sent)
+        }));
         Ok(())
     }
 
@@ -338,25 +375,36 @@ async fn put(store: &Store, key: String, body: Bytes, content_type: &'static str
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::Ladder;
     use crate::ladder::ladder;
     use crate::probe::Probe;
 
+    fn encryption(rotate_segments: usize, id: &str) -> Encryption {
+        Encryption { rotate_segments, keys: Arc::default(), wrapping_key: id.to_owned() }
+    }
+
     #[test]
     fn a_version_changes_with_each_of_its_causes() {
         let rungs = |bit_rate| ladder(&Ladder::default(), &Probe { bit_rate, ..Probe::default() });
-        let base = version("aa", &rungs(None), "ffmpeg version 5.1", 3);
+        let base = version("aa", &rungs(None), None, "ffmpeg version 5.1", 3);
         let (hash, fence) = base.split_once('-').expect("fence");
         assert_eq!((hash.len(), fence), (16, "3"));
-        assert_eq!(base, version("aa", &rungs(None), "ffmpeg version 5.1", 3));
+        assert_eq!(base, version("aa", &rungs(None), None, "ffmpeg version 5.1", 3));
         for other in [
-            version("ab", &rungs(None), "ffmpeg version 5.1", 3),
-            version("aa", &rungs(Some(64_000)), "ffmpeg version 5.1", 3),
-            version("aa", &rungs(None), "ffmpeg version 6", 3),
+            version("ab", &rungs(None), None, "ffmpeg version 5.1", 3),
+            version("aa", &rungs(Some(64_000)), None, "ffmpeg version 5.1", 3),
+            version("aa", &rungs(None), None, "ffmpeg version 6", 3),
+            version("aa", &rungs(None), Some(&encryption(50, "w1")), "ffmpeg version 5.1", 3),
         ] {
             assert_ne!(other.split('-').next(), Some(hash));
         }
-        assert_eq!(version("aa", &rungs(None), "ffmpeg version 5.1", 4), format!("{hash}-4"));
+        let encrypted =
+            |rotate, id| version("aa", &rungs(None), Some(&encryption(rotate, id)), "ffmpeg version 5.1", 3);
+        assert_ne!(encrypted(50, "w1"), encrypted(25, "w1"));
+        assert_ne!(encrypted(50, "w1"), encrypted(50, "w2"));
+        assert_eq!(version("aa", &rungs(None), None, "ffmpeg version 5.1", 4), format!("{hash}-4"));
     }
 }

@@ -50,6 +50,9 @@ pub struct TtlConfig {
     pub growing: Duration,
     /// Segments and init segments outside of a version folder.
     pub media: Duration,
+    /// A content key that was unwrapped here (`key`): for so long an edge gives it out without looking whether it is still
+    /// in the bucket, and whether its wrapping key is still in the file.
+    pub key: Duration,
     /// Everything else: media playlists outside of a version folder, images, data.
     pub other: Duration,
     /// An object that is not there.
@@ -93,6 +96,7 @@ impl Default for TtlConfig {
             immutable: Duration::from_secs(7 * 86_400),
             growing: Duration::from_secs(1),
             media: Duration::from_secs(3_600),
+            key: Duration::from_secs(3_600),
             other: Duration::from_secs(60),
             missing: Duration::from_secs(3),
         }
@@ -150,6 +154,7 @@ pub(super) fn read(section: &Section<'_>, cache: &mut CacheConfig) {
         ("immutable", &mut cache.ttl.immutable),
         ("growing", &mut cache.ttl.growing),
         ("media", &mut cache.ttl.media),
+        ("key", &mut cache.ttl.key),
         ("other", &mut cache.ttl.other),
         ("missing", &mut cache.ttl.missing),
     ] {

@@ -1,5 +1,5 @@
-//! What may change while an edge runs: ticket keys with their times, revocations, the tickets' leeway, limit classes, what
-//! policies are lent.
+//! What may change while an edge runs: ticket keys with their times, wrapping keys, revocations, the tickets' leeway, limit
+//! classes, what policies are lent.
 //!
 //! Invariants: all of it is read by the same functions at start and at every later reading of the file, and reaches
 //! requests in the snapshot alone. What else should change without a restart joins [`Reloadable`], and
@@ -8,11 +8,12 @@
 //! On failure: problems go to the document that is read, as everywhere; whoever reloads keeps what it has.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use segue_config::{Document, Moment, Secret, Section, Span};
 use segue_signing::limits::LimitsConfig;
-use segue_signing::{Key, Revocation, SigningSecret};
+use segue_signing::{Key, Revocation, SigningSecret, WrappingKey, WrappingKeys};
 
 use super::limits;
 use super::policies::PolicyServices;
@@ -25,6 +26,8 @@ const REVOCATIONS_MAX: u64 = 4 * 1024 * 1024;
 pub struct Reloadable {
     /// Ticket keys (`[keys]`).
     pub keys: Vec<Key>,
+    /// What content keys are unwrapped with (`[wrapping_keys]`).
+    pub wrapping: Arc<WrappingKeys>,
     /// Tickets that are void before they expire (`[revocations] file`).
     pub revocations: Vec<Revocation>,
     /// Clock difference that is forgiven (`[tickets] leeway`).
@@ -49,6 +52,7 @@ impl Reloadable {
         for kid in keys.names() {
             this.keys.extend(read_key(&keys, &kid, &mut this.files));
         }
+        this.wrapping = read_wrapping(&root.section("wrapping_keys").free_form(), &mut this.files);
         let section = root.section("revocations");
         if let Some(file) = section.get::<PathBuf>("file") {
             match read_revocations(&file) {
@@ -77,6 +81,22 @@ fn read_key(keys: &Section<'_>, kid: &str, files: &mut Vec<PathBuf>) -> Option<K
         keys.problem(kid, error.to_string());
     }
     Some(key)
+}
+
+/// `w1 = "env:…"`.
+fn read_wrapping(section: &Section<'_>, files: &mut Vec<PathBuf>) -> Arc<WrappingKeys> {
+    let mut keys = Vec::new();
+    for id in section.names() {
+        let Some(place) = section.get::<String>(&id) else { continue };
+        files.extend(place.strip_prefix("file:").map(PathBuf::from));
+        let Some(secret) = section.get::<Secret>(&id) else { continue };
+        match SigningSecret::parse(secret.expose()) {
+            Ok(secret) => keys.push(WrappingKey { id, secret }),
+            Err(error) => section.problem(&id, error.to_string()),
+        }
+    }
+    let keys = WrappingKeys::new(&keys).map_err(|error| section.problem("", error.to_string()));
+    Arc::new(keys.unwrap_or_default())
 }
 
 /// `[[revocation]]` tables with `sid`, `sub`, `track`, `issued_before` (one at least) and `until`.
@@ -137,6 +157,17 @@ mod tests {
         ));
         for part in ["keys.k1: ", "keys.k 3: key name", "keys.k2.not_before: \"soon\" is not a time", "keys.k2.retire:"]
         {
+            assert!(problems.contains(part), "{part:?} is not in\n{problems}");
+        }
+    }
+
+    #[test]
+    fn wrapping_keys_are_secrets_under_ids() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let (read_, problems) = read(&format!("[wrapping_keys]\nw1 = \"{secret}\"\nw2 = \"{secret}\"\n"));
+        assert_eq!((problems.as_str(), read_.wrapping.ids().collect::<Vec<_>>()), ("", vec!["w1", "w2"]));
+        let (_, problems) = read(&format!("[wrapping_keys]\nw1 = \"short\"\n\"w:2\" = \"{secret}\"\n"));
+        for part in ["wrapping_keys.w1: the secret has 5 bytes", "\"w:2\" cannot be a wrapping key's id"] {
             assert!(problems.contains(part), "{part:?} is not in\n{problems}");
         }
     }

@@ -32,21 +32,26 @@ pub(crate) fn segments(path: &str, text: &str) -> Vec<(CanonicalPath, Media)> {
     if sequence > 0 && !ended { Vec::new() } else { segments }
 }
 
-/// What a player asks for first of a media playlist at `path`: its init segment, and where the playlist has ended
+/// What a player asks for first of a media playlist at `path`: its init segment, the first key, and where the playlist has ended
 /// `count` segments from its start (in one that goes on, players begin at its end). URIs with a query are passed over:
 /// it may be a part of the object's name, and it may be a ticket.
 pub(crate) fn opening(path: &str, text: &str, count: usize) -> Vec<CanonicalPath> {
     let Some(base) = base(path) else { return Vec::new() };
-    let map = text.lines().map(str::trim).find_map(|line| line.strip_prefix("#EXT-X-MAP:"));
-    let map = map.and_then(|map| map.split_once("URI=\"")?.1.split('"').next());
+    let of = |tag: &str| {
+        let attributes = text.lines().map(str::trim).find_map(|line| line.strip_prefix(tag))?;
+        attributes.split_once("URI=\"")?.1.split('"').next()
+    };
+    // A key of another format than the default one is for a player's own licence system, and nothing of ours.
+    let before = [of("#EXT-X-MAP:"), of("#EXT-X-KEY:METHOD=AES-128,")].into_iter().flatten();
+    let count = count + before.clone().count();
     let mut found: Vec<CanonicalPath> = Vec::new();
     let mut uris = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let has_ended = text.lines().any(|line| line.trim() == "#EXT-X-ENDLIST");
     let first = std::iter::from_fn(|| if has_ended { uris.next() } else { None });
-    for uri in map.into_iter().chain(first) {
+    for uri in before.chain(first) {
         let path = if uri.contains('?') { None } else { resolve(&base, uri) };
         found.extend(path.filter(|path| !found.contains(path)));
-        if found.len() >= count + usize::from(map.is_some()) {
+        if found.len() >= count {
             break;
         }
     }

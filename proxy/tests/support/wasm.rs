@@ -54,6 +54,13 @@ pub fn denies(status: u16, reason: &str, header: Option<(&str, &str)>) -> Vec<u8
     handwritten(FINE, OWN, &denial(status, reason, None, header))
 }
 
+/// A policy that refuses decryption keys and has no say in anything else.
+pub fn denies_keys(status: u16, reason: &str) -> Vec<u8> {
+    // The second parameter is the kind; `key` is the fifth of them.
+    let authorize = format!("(if (result i32) (i32.eq (local.get 1) (i32.const 4)) (then {OWN}) (else {ABSTAIN}))");
+    handwritten(FINE, &authorize, &denial(status, reason, None, None))
+}
+
 /// A policy that sends everything elsewhere.
 pub fn redirects(status: u16, reason: &str, target: &str) -> Vec<u8> {
     handwritten(FINE, OWN, &denial(status, reason, Some(target), None))
