@@ -1,6 +1,7 @@
 //! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
 
 mod access;
+mod audit;
 mod database;
 mod policies;
 
@@ -14,6 +15,7 @@ use segue_signing::SigningSecret;
 use url::Url;
 
 pub use access::AccessConfig;
+pub use audit::AuditConfig;
 pub use policies::PoliciesConfig;
 
 /// The largest object that one S3 PUT, or one part, can carry (S3 API reference, PutObject: 5 GiB).
@@ -47,6 +49,8 @@ pub struct ControlConfig {
     pub tokens: TokensConfig,
     /// How much tokens and addresses may ask for.
     pub access: AccessConfig,
+    /// How long it is known who changed what.
+    pub audit: AuditConfig,
     /// What may be uploaded.
     pub uploads: UploadsConfig,
     /// How long tickets live.
@@ -246,6 +250,7 @@ impl ControlConfig {
             keys: keys(&root.section("keys").free_form()),
             tokens: TokensConfig::read(&root.section("tokens")),
             access: AccessConfig::read(&root.section("access")),
+            audit: AuditConfig::read(&root.section("audit")),
             uploads: UploadsConfig::read(&root.section("uploads")),
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),

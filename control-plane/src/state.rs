@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::access::Access;
 use crate::bus::{Bus, Topic};
 use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     /// Tokens that are known.
     pub(crate) access: Access,
+    /// What of the audit is yet to be written.
+    pub(crate) audit: Audit,
     /// Facts and denials that were counted.
     pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.

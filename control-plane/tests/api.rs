@@ -14,12 +14,16 @@ mod policy;
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/crash.rs"]
 mod crash;
 #[path = "api/edges.rs"]
 mod edges;
 #[path = "api/events.rs"]
 mod events;
+#[path = "api/idempotency.rs"]
+mod idempotency;
 #[path = "api/life.rs"]
 mod life;
 #[path = "api/limits.rs"]
