@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use segue_config::Secret;
 use segue_control_plane::{
     AccessConfig, AuditConfig, Control, ControlConfig, ControlInputs, DatabaseConfig, FactsConfig, HttpConfig,
-    JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use segue_events::{EventLog, FactDraft, LogOptions};
 
@@ -42,6 +42,7 @@ fn config(folder: &std::path::Path) -> ControlConfig {
         tokens: TokensConfig { admin: Secret::literal(TOKEN), worker: None, edge: None },
         access: AccessConfig::default(),
         audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),

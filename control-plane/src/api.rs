@@ -20,4 +20,5 @@ pub(crate) mod tickets;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 pub(crate) mod uploads;
+pub(crate) mod webhooks;
 pub(crate) mod worker;

@@ -21,7 +21,7 @@ use crate::objects::Objects;
 use crate::policies::Registry;
 use crate::state::{Parts, Shared};
 use crate::store::Store;
-use crate::{api, audit, auth, ids, router, server, sweeper, tally};
+use crate::{api, audit, auth, ids, router, server, sweeper, tally, webhooks};
 
 /// How long requests and tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -104,6 +104,7 @@ impl Control {
         tasks.spawn(access::note_uses(Shared::clone(&parts)));
         tasks.spawn(audit::write_down(Shared::clone(&parts)));
         tasks.spawn(audit::retention(Shared::clone(&parts)));
+        tasks.spawn(webhooks::run(Shared::clone(&parts)));
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
@@ -221,6 +222,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
         instance,
         page_policy: api::page::policy(&edge_base, reached),
         edge_base,
+        webhooks: config.webhooks,
         uploads: config.uploads,
         tickets: config.tickets,
         jobs: config.jobs,

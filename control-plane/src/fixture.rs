@@ -9,7 +9,7 @@ use segue_config::Secret;
 use crate::bucket::{ACCESS, SECRET};
 use crate::config::{
     AccessConfig, AuditConfig, ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
-    TicketsConfig, TokensConfig, UploadsConfig,
+    TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use crate::control;
 use crate::database::database;
@@ -43,6 +43,7 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         tokens: TokensConfig { admin: Secret::literal("admin-token-of-the-tests"), worker: None, edge: None },
         access: AccessConfig::default(),
         audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),

@@ -48,10 +48,11 @@ mod store;
 mod sweeper;
 mod tally;
 mod views;
+mod webhooks;
 
 pub use config::{
     AccessConfig, AuditConfig, ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig,
-    PoliciesConfig, RedisConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    PoliciesConfig, RedisConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;

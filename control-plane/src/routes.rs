@@ -8,7 +8,7 @@ use http::Method;
 
 use crate::api::{
     audit, denials, edge, events, facts, jobs, keys, limits, multipart, openapi, policies, revocations, stats, tickets,
-    tokens, tracks, uploads, worker,
+    tokens, tracks, uploads, webhooks, worker,
 };
 use crate::audit::{Recorded, Subject};
 use crate::auth::Scope;
@@ -167,6 +167,14 @@ pub(crate) fn routes() -> Vec<Route> {
             .makes("tokens", "/token/id").tells(&["name", "scopes", "expires_at"]),
         post(Admin, "/v1/tokens/{token}/rotate", "tokens.rotate", tokens::rotate).tells(&["overlap_s"]),
         delete(Admin, "/v1/tokens/{token}", "tokens.revoke", tokens::revoke),
+
+        get(Admin, "/v1/webhooks", "webhooks.list", webhooks::list),
+        post(Admin, "/v1/webhooks", "webhooks.create", webhooks::create)
+            .makes("webhooks", "/webhook/id").tells(&["events"]),
+        get(Admin, "/v1/webhooks/{webhook}", "webhooks.show", webhooks::show),
+        delete(Admin, "/v1/webhooks/{webhook}", "webhooks.delete", webhooks::delete),
+        get(Admin, "/v1/webhooks/{webhook}/deliveries", "webhooks.deliveries", webhooks::deliveries),
+        post(Admin, "/v1/webhooks/{webhook}/deliveries/{delivery}/redeliver", "webhooks.redeliver", webhooks::redeliver),
 
         get(Read, "/v1/revocations", "revocations.list", revocations::list),
         post(Admin, "/v1/revocations", "revocations.add", revocations::add)

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Audit;
 use crate::auth::access::Access;
 use crate::bus::{Bus, Topic};
-use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
+use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig, WebhooksConfig};
 use crate::hints::Hints;
 use crate::kept::Kept;
 use crate::keys::Keys;
@@ -46,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) edge_base: String,
     /// `Content-Security-Policy` of the page.
     pub(crate) page_policy: String,
+    pub(crate) webhooks: WebhooksConfig,
     pub(crate) uploads: UploadsConfig,
     pub(crate) tickets: TicketsConfig,
     pub(crate) jobs: JobsConfig,

@@ -34,6 +34,7 @@ pub(crate) mod sums;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 pub(crate) mod uploads;
+pub(crate) mod webhooks;
 
 use std::cell::Cell;
 use std::time::Duration;

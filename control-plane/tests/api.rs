@@ -11,6 +11,8 @@ mod database;
 mod house;
 #[path = "support/policy.rs"]
 mod policy;
+#[path = "support/receiver.rs"]
+mod receiver;
 
 #[path = "api/access.rs"]
 mod access;
@@ -40,3 +42,5 @@ mod start;
 mod stats;
 #[path = "api/tokens.rs"]
 mod tokens;
+#[path = "api/webhooks.rs"]
+mod webhooks;

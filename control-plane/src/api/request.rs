@@ -80,6 +80,16 @@ impl Page {
         read.map(Some).ok_or_else(|| ApiError::invalid("`after` is not the `next` of a page"))
     }
 
+    /// The name of the last row of the page before, in a list that is ordered by name.
+    pub(crate) fn after_name(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    /// The `next` of such a page that was filled to its limit.
+    pub(crate) fn next_name(&self, rows: usize, last: Option<String>) -> Option<String> {
+        last.filter(|_| rows >= self.limit() as usize)
+    }
+
     /// The `next` of a page that was filled to its limit.
     pub(crate) fn next(&self, rows: usize, last: Option<(i64, &str)>) -> Option<String> {
         let full = rows >= self.limit() as usize;

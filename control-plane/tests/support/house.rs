@@ -8,7 +8,7 @@ use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
     AccessConfig, AuditConfig, Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig,
-    ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use segue_events::EventLog;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         },
         access: AccessConfig::default(),
         audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
