@@ -1,6 +1,5 @@
 //! `segue`: the one command. Each subcommand is a file; the work itself is in the crates below.
 
-mod audit;
 mod cli;
 mod client;
 mod demo;

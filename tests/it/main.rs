@@ -1,7 +1,6 @@
 //! The whole of Segue, tried from the outside: the real command, real songs, real players, real crashes.
 
 mod analytics;
-mod audit;
 mod bad_input;
 mod browser;
 mod crashes;

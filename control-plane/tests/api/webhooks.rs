@@ -121,7 +121,7 @@ async fn a_receiver_that_comes_back_gets_what_it_missed_under_the_same_id() {
     let waiting = until(&house, &id, |one| one["tries"] == 1).await;
     assert_eq!((&waiting["state"], waiting["reason"].is_string()), (&json!("waiting"), true), "{waiting}");
     let pause = waiting["due_ms"].as_i64().unwrap() - waiting["made_ms"].as_i64().unwrap();
-    assert!((5000..8000).contains(&pause), "{pause}");
+    assert!((5000..25_000).contains(&pause), "{pause}");
     let anew = format!("/v1/webhooks/{id}/deliveries/{}/redeliver", waiting["id"].as_str().unwrap());
     assert_eq!(house.post(&anew, json!({})).await.1["error"], "delivery-waiting");
     receiver.answer(Answers::Status(200));
@@ -154,8 +154,8 @@ async fn a_receiver_that_stalls_holds_up_no_other() {
     for _ in 0..12 {
         fail_one(&house).await;
     }
-    fast.gets(12, Duration::from_secs(8)).await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "before the slow one's first time is over");
+    fast.gets(12, Duration::from_secs(14)).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "before the slow one's first time is over");
     assert_eq!(slow.gets(4, SOON).await.len(), 4, "as many as one receiver has at once");
     house.control.shutdown().await;
 }
