@@ -7,6 +7,22 @@ use crate::value::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
 
+/// As in RFC 3339, in UTC: `2026-07-01T12:00:00Z`.
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (days, of_day) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
+        // The inverse of `days`: from 0000-03-01, in eras of 400 years.
+        let shifted = days + 719_468;
+        let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let from_march = (5 * of_year + 2) / 153;
+        let (day, month) = (of_year - (153 * from_march + 2) / 5 + 1, (from_march + 2) % 12 + 1);
+        let year = year + era * 400 + i64::from(month <= 2);
+        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+    }
+}
+
 impl Value for Moment {
     fn from_toml(value: &toml::Value) -> Result<Self, String> {
         match value {
@@ -57,6 +73,19 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn it_is_written_as_it_is_read() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1969-12-31T23:59:59Z", -1),
+            ("2024-02-29T12:34:56Z", 1_709_210_096),
+            ("2100-03-01T00:00:00Z", 4_107_542_400),
+        ] {
+            assert_eq!(Moment(seconds).to_string(), text);
+            assert_eq!(Moment::from_text(text).unwrap(), Moment(seconds));
+        }
+    }
 
     #[test]
     fn times_are_read_in_every_form() {

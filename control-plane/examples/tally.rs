@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use segue_config::Secret;
 use segue_control_plane::{
-    AccessConfig, Control, ControlConfig, ControlInputs, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig,
-    ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    AccessConfig, AuditConfig, Control, ControlConfig, ControlInputs, DatabaseConfig, FactsConfig, HttpConfig,
+    JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use segue_events::{EventLog, FactDraft, LogOptions};
 
@@ -41,6 +41,8 @@ fn config(folder: &std::path::Path) -> ControlConfig {
         keys: vec![("k1".to_owned(), Secret::literal("a signing secret of at least thirty-two bytes"))],
         tokens: TokensConfig { admin: Secret::literal(TOKEN), worker: None, edge: None },
         access: AccessConfig::default(),
+        audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),

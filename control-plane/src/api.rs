@@ -1,5 +1,6 @@
 //! The routes, one file per resource. Handlers translate between HTTP and the parts; rules live in the parts.
 
+pub(crate) mod audit;
 pub(crate) mod denials;
 pub(crate) mod edge;
 pub(crate) mod events;
@@ -19,4 +20,5 @@ pub(crate) mod tickets;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 pub(crate) mod uploads;
+pub(crate) mod webhooks;
 pub(crate) mod worker;

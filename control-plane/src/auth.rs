@@ -26,6 +26,7 @@ use secret::hash;
 use segue_config::Secret;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Noted;
 use crate::clock;
 use crate::config::TokensConfig;
 use crate::error::ApiError;
@@ -97,23 +98,40 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
     })
 }
 
-/// Who asks: the name of the token that a request carries.
+/// Who asks: the token that a request carries.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
+    pub(crate) id: String,
     pub(crate) name: String,
 }
 
+/// Of an answer: the request was refused before its route saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused;
+
 /// Whether the token has `scope`, and whose it is.
-async fn authorize(parts: &Parts, secret: &str, address: IpAddr, scope: Scope) -> Result<Caller, ApiError> {
+async fn authorize(
+    parts: &Parts,
+    secret: &str,
+    address: IpAddr,
+    scope: Scope,
+    noted: Option<&Noted>,
+) -> Result<Caller, ApiError> {
     let token = parts.access.token(&parts.store, secret, address).await?;
+    let caller = Caller { id: token.id.clone(), name: token.name.clone() };
+    // Also of a token that lacks the scope it is known whose it is.
+    if let Some(noted) = noted {
+        noted.comes_from(&caller);
+    }
     if token.scopes.iter().any(|has| *has == scope || *has == Scope::Admin) {
-        Ok(Caller { name: token.name.clone() })
+        Ok(caller)
     } else {
         Err(ApiError::Forbidden(scope.word()))
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+/// The secret that a request carries.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or(ApiError::Unauthorized("a token is needed: send Authorization: Bearer <token>"))?;
     if values.next().is_some() {
@@ -139,8 +157,9 @@ pub(crate) async fn require(
     let address = address::client(request.extensions(), request.headers(), shared.access.trusted());
     // Of its own, since a request's body cannot be lent across a wait.
     let secret = bearer(request.headers()).map(str::to_owned);
+    let noted = request.extensions().get::<Noted>().cloned();
     let caller = match secret {
-        Ok(secret) => authorize(&shared, &secret, address, scope).await,
+        Ok(secret) => authorize(&shared, &secret, address, scope, noted.as_ref()).await,
         Err(error) => Err(error),
     };
     match caller {
@@ -148,7 +167,11 @@ pub(crate) async fn require(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            let mut response = error.into_response();
+            response.extensions_mut().insert(Refused);
+            response
+        }
     }
 }
 

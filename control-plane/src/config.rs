@@ -1,8 +1,11 @@
 //! What a control plane is told before it starts: one typed struct per concern, checked whole before anything binds.
 
 mod access;
+mod audit;
 mod database;
 mod policies;
+mod redis;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +17,10 @@ use segue_signing::SigningSecret;
 use url::Url;
 
 pub use access::AccessConfig;
+pub use audit::AuditConfig;
 pub use policies::PoliciesConfig;
+pub use redis::RedisConfig;
+pub use webhooks::WebhooksConfig;
 
 /// The largest object that one S3 PUT, or one part, can carry (S3 API reference, PutObject: 5 GiB).
 pub(crate) const PUT_MAX: u64 = 5 << 30;
@@ -47,6 +53,10 @@ pub struct ControlConfig {
     pub tokens: TokensConfig,
     /// How much tokens and addresses may ask for.
     pub access: AccessConfig,
+    /// How long it is known who changed what.
+    pub audit: AuditConfig,
+    /// Where events may be delivered to.
+    pub webhooks: WebhooksConfig,
     /// What may be uploaded.
     pub uploads: UploadsConfig,
     /// How long tickets live.
@@ -77,17 +87,6 @@ pub enum DatabaseConfig {
         /// Connections of this control plane, half of them for reading.
         connections: u32,
     },
-}
-
-/// The Redis over which several control planes tell one another that there is news.
-#[derive(Clone, Debug)]
-pub struct RedisConfig {
-    /// `redis://`, or `rediss://` for TLS, with user and password.
-    pub url: Secret,
-    /// PEM text of the authority that signed the server's certificate, in place of the system's.
-    pub ca: Option<Vec<u8>>,
-    /// What the channel's name begins with: control planes of one house share it, those of two houses must not.
-    pub prefix: String,
 }
 
 /// The S3 bucket.
@@ -246,6 +245,8 @@ impl ControlConfig {
             keys: keys(&root.section("keys").free_form()),
             tokens: TokensConfig::read(&root.section("tokens")),
             access: AccessConfig::read(&root.section("access")),
+            audit: AuditConfig::read(&root.section("audit")),
+            webhooks: WebhooksConfig::read(&root.section("webhooks")),
             uploads: UploadsConfig::read(&root.section("uploads")),
             tickets: TicketsConfig::read(&root.section("tickets")),
             jobs: JobsConfig::read(&root.section("jobs")),
@@ -335,26 +336,6 @@ impl ObjectsConfig {
             secret_key: secret("secret_key"),
             create_bucket: section.or("create_bucket", false),
         }
-    }
-}
-
-impl RedisConfig {
-    fn read(root: &Section<'_>) -> Option<Self> {
-        if !root.has("redis") {
-            return None;
-        }
-        let section = root.section("redis");
-        let url: Secret = section.require("url")?;
-        if !["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
-            section
-                .problem("url", "not a Redis URL; write for example \"redis://127.0.0.1:6379\", or rediss:// for TLS");
-        }
-        let ca = section.get::<PathBuf>("ca").and_then(|path| {
-            std::fs::read(&path)
-                .map_err(|error| section.problem("ca", format!("{} cannot be read: {error}", path.display())))
-                .ok()
-        });
-        Some(Self { url, ca, prefix: section.or("prefix", "segue".to_owned()) })
     }
 }
 

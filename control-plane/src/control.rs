@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::access::{self, Access};
 use crate::bus::Bus;
 use crate::config::ControlConfig;
@@ -20,7 +21,7 @@ use crate::objects::Objects;
 use crate::policies::Registry;
 use crate::state::{Parts, Shared};
 use crate::store::Store;
-use crate::{api, auth, ids, router, server, sweeper, tally};
+use crate::{api, audit, auth, ids, router, server, sweeper, tally, webhooks};
 
 /// How long requests and tasks may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -101,6 +102,9 @@ impl Control {
         tasks.spawn(tally::sweep(Shared::clone(&parts)));
         tasks.spawn(kept::tend(Shared::clone(&parts)));
         tasks.spawn(access::note_uses(Shared::clone(&parts)));
+        tasks.spawn(audit::write_down(Shared::clone(&parts)));
+        tasks.spawn(audit::retention(Shared::clone(&parts)));
+        tasks.spawn(webhooks::run(Shared::clone(&parts)));
         if let Some(events) = inputs.events {
             tasks.spawn(tally::facts(Shared::clone(&parts), Arc::clone(&events)));
             tasks.spawn(tally::denials(Shared::clone(&parts), events));
@@ -207,6 +211,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
     Ok(Parts {
         store,
         access: Access::new(&config.access),
+        audit: Audit::new(config.audit),
         kept,
         fluvio: config.fluvio.clone(),
         objects,
@@ -217,6 +222,7 @@ pub(crate) async fn assemble(config: ControlConfig, store: Store, hints: Hints) 
         instance,
         page_policy: api::page::policy(&edge_base, reached),
         edge_base,
+        webhooks: config.webhooks,
         uploads: config.uploads,
         tickets: config.tickets,
         jobs: config.jobs,

@@ -8,8 +8,8 @@ use segue_config::Secret;
 
 use crate::bucket::{ACCESS, SECRET};
 use crate::config::{
-    AccessConfig, ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig, TicketsConfig,
-    TokensConfig, UploadsConfig,
+    AccessConfig, AuditConfig, ControlConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
+    TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use crate::control;
 use crate::database::database;
@@ -42,6 +42,8 @@ pub(crate) async fn parts(folder: &Path, endpoint: Option<String>) -> Shared {
         keys: vec![("k1".to_owned(), Secret::literal("a signing secret of at least thirty-two bytes"))],
         tokens: TokensConfig { admin: Secret::literal("admin-token-of-the-tests"), worker: None, edge: None },
         access: AccessConfig::default(),
+        audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig::default(),

@@ -11,6 +11,7 @@
 //! bucket or database that is away makes requests fail with 503 and tasks try on; nothing is lost.
 
 mod api;
+mod audit;
 mod auth;
 #[cfg(test)]
 #[path = "../tests/support/bucket.rs"]
@@ -29,6 +30,7 @@ pub mod export;
 #[cfg(test)]
 mod fixture;
 mod hints;
+mod idempotency;
 mod ids;
 mod kept;
 mod keys;
@@ -46,10 +48,11 @@ mod store;
 mod sweeper;
 mod tally;
 mod views;
+mod webhooks;
 
 pub use config::{
-    AccessConfig, ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig, PoliciesConfig,
-    RedisConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    AccessConfig, AuditConfig, ControlConfig, DatabaseConfig, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig,
+    PoliciesConfig, RedisConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 pub use control::{Control, ControlInputs, Recount, StartError, recount};
 pub use doctor::examine;

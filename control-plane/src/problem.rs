@@ -18,6 +18,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client.
 const ID_MAX: usize = 64;
 
+/// The request's id, for whoever writes of the request before it is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// The body of an error.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Problem {
@@ -39,6 +43,11 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// The stable word.
+    pub(crate) fn word(&self) -> &str {
+        &self.error
+    }
+
     pub(crate) fn new(status: StatusCode, word: &str, message: String) -> Self {
         let mut title = word.replace('-', " ");
         if let Some(first) = title.get_mut(..1) {
@@ -68,8 +77,11 @@ impl IntoResponse for Problem {
 }
 
 /// The outermost layer: names the request, and says in each error which one it was.
-pub(crate) async fn finish(request: Request, next: Next) -> Response {
+pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
+    if let Some(id) = &id {
+        request.extensions_mut().insert(RequestId(id.clone()));
+    }
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
     if response.status().is_client_error() || response.status().is_server_error() {

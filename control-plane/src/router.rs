@@ -10,8 +10,10 @@ use axum::routing::get;
 use http::StatusCode;
 
 use crate::api::{health, page};
+use crate::audit::{self, Recorded};
 use crate::auth;
 use crate::error::ApiError;
+use crate::idempotency;
 use crate::problem;
 use crate::routes::{Route, routes};
 use crate::state::Shared;
@@ -20,7 +22,21 @@ use crate::state::Shared;
 pub(crate) fn router(shared: Shared) -> Router {
     let (timeout, body_max) = (shared.http.timeout, shared.http.body_max);
     let mut router = Router::new().route("/healthz", get(health::healthz)).route("/", get(page::index));
-    for Route { path, scope, is_waiting, handler, .. } in routes() {
+    for route in routes() {
+        let (subject, state) = (route.subject(), Shared::clone(&shared));
+        let is_recorded = subject.recorded != Recorded::Not;
+        let Route { path, scope, is_waiting, is_once, handler, .. } = route;
+        // From the inside out: the record of a change stands around the change itself, so that an answer that is given again is none.
+        let handler = match subject.recorded {
+            Recorded::Changes | Recorded::Issues => handler
+                .route_layer(middleware::from_fn_with_state((Shared::clone(&shared), subject.clone()), audit::change)),
+            Recorded::Not | Recorded::Reports => handler,
+        };
+        let handler = if is_once {
+            handler.route_layer(middleware::from_fn_with_state(Shared::clone(&shared), idempotency::once))
+        } else {
+            handler
+        };
         let handler = match scope {
             Some(scope) => {
                 handler.route_layer(middleware::from_fn_with_state((Shared::clone(&shared), scope), auth::require))
@@ -29,6 +45,11 @@ pub(crate) fn router(shared: Shared) -> Router {
         };
         let handler =
             if is_waiting { handler } else { handler.route_layer(middleware::from_fn_with_state(timeout, within)) };
+        let handler = if is_recorded {
+            handler.route_layer(middleware::from_fn_with_state((state, subject), audit::refusals))
+        } else {
+            handler
+        };
         router = router.route(path, handler);
     }
     router

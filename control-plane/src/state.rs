@@ -7,9 +7,10 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::access::Access;
 use crate::bus::{Bus, Topic};
-use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig};
+use crate::config::{HttpConfig, JobsConfig, TicketsConfig, UploadsConfig, WebhooksConfig};
 use crate::hints::Hints;
 use crate::kept::Kept;
 use crate::keys::Keys;
@@ -28,6 +29,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     /// Tokens that are known.
     pub(crate) access: Access,
+    /// What of the audit is yet to be written.
+    pub(crate) audit: Audit,
     /// Facts and denials that were counted.
     pub(crate) kept: Kept,
     /// The Fluvio that facts come from, and plays go to.
@@ -43,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) edge_base: String,
     /// `Content-Security-Policy` of the page.
     pub(crate) page_policy: String,
+    pub(crate) webhooks: WebhooksConfig,
     pub(crate) uploads: UploadsConfig,
     pub(crate) tickets: TicketsConfig,
     pub(crate) jobs: JobsConfig,

@@ -12,11 +12,13 @@
 //! ([`dialect::turn`]). Reads run beside them on connections of their own. No caller holds a transaction across a network
 //! call, and none begins a second one while it holds the first: the pool of one would never give it.
 
+pub(crate) mod audit;
 mod bulk;
 mod connect;
 mod dialect;
 pub(crate) mod early;
 pub(crate) mod edges;
+pub(crate) mod idempotency;
 pub(crate) mod jobs;
 pub(crate) mod kept;
 pub(crate) mod keys;
@@ -32,7 +34,9 @@ pub(crate) mod sums;
 pub(crate) mod tokens;
 pub(crate) mod tracks;
 pub(crate) mod uploads;
+pub(crate) mod webhooks;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use sqlx::{Any, AnyPool, Transaction};
@@ -165,10 +169,32 @@ macro_rules! transaction {
 }
 pub(crate) use transaction;
 
+tokio::task_local! {
+    /// Whether the work that is under way in this scope has committed anything.
+    static COMMITTED: Cell<bool>;
+}
+
+/// Does `work`, and says beside what came of it whether anything was committed by it, or may have been.
+pub(crate) async fn noting_commits<F: Future>(work: F) -> (F::Output, bool) {
+    let noting = async {
+        let output = work.await;
+        (output, COMMITTED.with(Cell::get))
+    };
+    COMMITTED.scope(Cell::new(false), noting).await
+}
+
 /// Ends a transaction by what came of it.
 pub(crate) async fn settle<T, E: Lost>(tx: Write, done: Result<T, E>) -> Result<T, E> {
     match done {
-        Ok(value) => tx.commit().await.map(|()| value).map_err(|error| E::from(StoreError::from(error))),
+        Ok(value) => {
+            let committed = tx.commit().await.map(|()| value).map_err(|error| E::from(StoreError::from(error)));
+            // Where the answer to a commit was lost it may have been one all the same.
+            if !committed.as_ref().is_err_and(E::lost) {
+                // Outside of a scope nobody asks.
+                let _ = COMMITTED.try_with(|noted| noted.set(true));
+            }
+            committed
+        }
         Err(error) => {
             // Its locks must be gone before it is run again. A connection that cannot roll back is closed.
             if let Err(error) = tx.rollback().await {

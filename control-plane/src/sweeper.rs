@@ -16,7 +16,7 @@ use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::removals::{self, Removal};
 use crate::store::{StoreError, early, edges, jobs, keys, policies, revocations, tokens, tracks, transaction};
-use crate::{duty, multipart, objects, publication};
+use crate::{duty, idempotency, multipart, objects, publication};
 
 /// Rows that one step takes at a time.
 const BATCH: u32 = 100;
@@ -73,6 +73,9 @@ async fn sweep(parts: Shared, held: Held) {
         every(parts, held, "parts", |parts, held, _| Box::pin(async move { multipart::sweep(&parts, &held).await })),
         orphans(parts, held),
         every(parts, held, "removals", |parts, held, _| Box::pin(async move { removals_due(&parts, &held).await })),
+        every(parts, held, "keys of requests", |parts, held, _| {
+            Box::pin(async move { Ok(idempotency::sweep(&parts, &held).await?) })
+        }),
         every(parts, held, "leftovers", |parts, held, _| Box::pin(async move { leftovers(&parts, &held).await })),
     );
 }

@@ -11,15 +11,21 @@ mod database;
 mod house;
 #[path = "support/policy.rs"]
 mod policy;
+#[path = "support/receiver.rs"]
+mod receiver;
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/crash.rs"]
 mod crash;
 #[path = "api/edges.rs"]
 mod edges;
 #[path = "api/events.rs"]
 mod events;
+#[path = "api/idempotency.rs"]
+mod idempotency;
 #[path = "api/life.rs"]
 mod life;
 #[path = "api/limits.rs"]
@@ -36,3 +42,5 @@ mod start;
 mod stats;
 #[path = "api/tokens.rs"]
 mod tokens;
+#[path = "api/webhooks.rs"]
+mod webhooks;

@@ -4,12 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
+use super::request::{Asked, Page};
 use crate::error::ApiError;
 use crate::state::Shared;
 use crate::store::sums;
-
-/// Rows that are shown: a week of twenty reasons.
-const ROWS_MAX: u32 = 7 * 24 * 20;
 
 /// How often edges refused for one reason in one hour.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -22,12 +20,15 @@ pub(crate) struct DenialHour {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Denials {
     hourly: Vec<DenialHour>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
 }
 
-/// Newest hour first.
-#[utoipa::path(get, path = "/v1/denials", responses((status = 200, body = Denials)))]
-pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Denials>, ApiError> {
-    let rows = sums::denials(&parts.store, ROWS_MAX).await?;
+/// Newest hour first, page by page.
+#[utoipa::path(get, path = "/v1/denials", params(Page), responses((status = 200, body = Denials)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Denials>, ApiError> {
+    let rows = sums::denials(&parts.store, page.cursor()?, page.limit()).await?;
+    let next = page.next(rows.len(), rows.last().map(|(hour, reason, _)| (*hour, reason.as_str())));
     let hourly = rows.into_iter().map(|(hour_ms, reason, count)| DenialHour { hour_ms, reason, count });
-    Ok(Json(Denials { hourly: hourly.collect() }))
+    Ok(Json(Denials { hourly: hourly.collect(), next }))
 }

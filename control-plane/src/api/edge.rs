@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use segue_signing::EdgeReport;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Asked, Body};
+use super::request::{Asked, Body, Page};
 use crate::clock;
 use crate::error::ApiError;
 use crate::keys::Told;
@@ -171,6 +171,8 @@ pub(crate) struct Edge {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Edges {
     edges: Vec<Edge>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
 }
 
 /// Where to go on in the edge's log.
@@ -179,17 +181,18 @@ pub(crate) struct Position {
     position: u64,
 }
 
-/// Every edge that reported within the last hour.
-#[utoipa::path(get, path = "/v1/edges", responses((status = 200, body = Edges)))]
-pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Edges>, ApiError> {
+/// Every edge that reported within the last hour, by name, page by page.
+#[utoipa::path(get, path = "/v1/edges", params(Page), responses((status = 200, body = Edges)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Edges>, ApiError> {
     let (now, revision) = (clock::now_ms(), parts.keys.subscribe().borrow().revision);
-    let edges = edges::list(&parts.store).await?.into_iter().map(|(report, seen_ms)| Edge {
+    let (rows, found, last) = edges::page(&parts.store, page.after_name(), page.limit()).await?;
+    let edges = rows.into_iter().map(|(report, seen_ms)| Edge {
         alive: is_alive(seen_ms, now),
         current: report.revision >= revision,
         report,
         seen_ms,
     });
-    Ok(Json(Edges { edges: edges.collect() }))
+    Ok(Json(Edges { edges: edges.collect(), next: page.next_name(found, last) }))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

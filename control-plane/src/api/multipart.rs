@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Asked, Body, track_id};
+use super::request::{Asked, Body, Page, track_id};
 use crate::auth::Caller;
 use crate::clock;
 use crate::error::ApiError;
@@ -22,9 +22,6 @@ pub(super) const FINGERPRINT_MAX: usize = 160;
 
 /// Longest tag of a part, in bytes: a key of the database.
 const ETAG_MAX: usize = 128;
-
-/// Uploads that one listing has.
-const LISTED_MAX: u32 = 200;
 
 /// Where one part goes.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -277,17 +274,23 @@ pub(crate) struct Unfinished {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct UnfinishedUploads {
     uploads: Vec<Unfinished>,
+    /// The `after` of the next page; `null`: this was the last one.
+    next: Option<String>,
 }
 
 /// The caller's unfinished uploads in parts (or those of a `publisher`), newest first.
-#[utoipa::path(get, path = "/v1/uploads", params(Which), responses((status = 200, body = UnfinishedUploads)))]
+#[utoipa::path(get, path = "/v1/uploads", params(Which, Page), responses((status = 200, body = UnfinishedUploads)))]
 pub(crate) async fn list(
     State(parts): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(which): Asked<Which>,
+    Asked(page): Asked<Page>,
 ) -> Result<Json<UnfinishedUploads>, ApiError> {
     let publisher = which.publisher.as_deref().unwrap_or(&caller.name);
-    let rows = uploads::of_publisher(&parts.store, publisher, which.fingerprint.as_deref(), LISTED_MAX).await?;
+    let (fingerprint, after) = (which.fingerprint.as_deref(), page.cursor()?);
+    let rows = uploads::of_publisher(&parts.store, publisher, fingerprint, after, page.limit()).await?;
+    let last = rows.last().map(|(upload, _)| (upload.created_ms, upload.track.as_str()));
+    let next = page.next(rows.len(), last);
     let shown = rows.into_iter().map(|(upload, filename)| Unfinished {
         filename,
         bytes: upload.bytes(),
@@ -298,5 +301,5 @@ pub(crate) async fn list(
         fingerprint: upload.fingerprint,
         track: upload.track,
     });
-    Ok(Json(UnfinishedUploads { uploads: shown.collect() }))
+    Ok(Json(UnfinishedUploads { uploads: shown.collect(), next }))
 }

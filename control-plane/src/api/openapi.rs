@@ -23,6 +23,7 @@ use crate::routes::{Route, routes};
     ),
     components(schemas(Problem)),
     paths(
+        crate::api::audit::list,
         crate::api::denials::list,
         crate::api::edge::facts,
         crate::api::edge::list,
@@ -81,6 +82,12 @@ use crate::routes::{Route, routes};
         crate::api::tracks::purge,
         crate::api::tracks::show,
         crate::api::uploads::uploaded,
+        crate::api::webhooks::create,
+        crate::api::webhooks::delete,
+        crate::api::webhooks::deliveries,
+        crate::api::webhooks::list,
+        crate::api::webhooks::redeliver,
+        crate::api::webhooks::show,
         crate::api::worker::claim,
         crate::api::worker::complete,
         crate::api::worker::early,
@@ -133,6 +140,12 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     let named = |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
     let mut parameters: Vec<Value> = names.map(named).collect();
     let has_names = !parameters.is_empty();
+    if route.is_once {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 255 },
+            "description": "Names this request for a day: sent again with the same token, it is answered as it was, and done once",
+        }));
+    }
     parameters.extend(asked.into_iter().filter(|parameter| parameter["in"] != "path"));
     let has_body = operation.contains_key("requestBody");
     let errors = [
@@ -140,7 +153,9 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
         (401, "No token, or one that is not known", route.scope.is_some()),
         (403, "The token lacks the scope", route.scope.is_some()),
         (404, "There is nothing of that name", has_names),
+        (409, "An `Idempotency-Key` whose request is being carried out, or whose answer is not known", route.is_once),
         (413, "More than this route takes", has_body),
+        (422, "An `Idempotency-Key` that came with another request before", route.is_once),
         (429, "More requests than the token, or more unknown tokens than the address, may send", route.scope.is_some()),
         (500, "The control plane failed; its log has the cause", true),
         (503, "Not at this moment; try again after `Retry-After`", true),

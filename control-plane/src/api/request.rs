@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use crate::audit::Noted;
 use crate::error::ApiError;
 use crate::ids;
 
@@ -23,6 +24,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let noted = request.extensions().get::<Noted>().cloned();
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::Invalid {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -31,6 +33,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             },
             _ => ApiError::invalid("the request's body could not be read to its end"),
         })?;
+        if let Some(noted) = noted {
+            noted.hears(&bytes);
+        }
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text)
             .map_err(|error| ApiError::invalid(format!("the request's body is not what this route takes: {error}")))?;
@@ -73,6 +78,16 @@ impl Page {
         let Some(after) = self.after.as_deref() else { return Ok(None) };
         let read = after.split_once('-').and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id)));
         read.map(Some).ok_or_else(|| ApiError::invalid("`after` is not the `next` of a page"))
+    }
+
+    /// The name of the last row of the page before, in a list that is ordered by name.
+    pub(crate) fn after_name(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    /// The `next` of such a page that was filled to its limit.
+    pub(crate) fn next_name(&self, rows: usize, last: Option<String>) -> Option<String> {
+        last.filter(|_| rows >= self.limit() as usize)
     }
 
     /// The `next` of a page that was filled to its limit.

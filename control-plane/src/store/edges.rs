@@ -46,6 +46,24 @@ pub(crate) async fn list(store: &Store) -> Result<Vec<(EdgeReport, i64)>, StoreE
     Ok(rows.into_iter().filter_map(|(text, seen)| Some((serde_json::from_str(&text).ok()?, seen))).collect())
 }
 
+/// The same by name, from behind `after`: the rows that were found, and the name of the last one.
+pub(crate) async fn page(
+    store: &Store,
+    after: &str,
+    limit: u32,
+) -> Result<(Vec<(EdgeReport, i64)>, usize, Option<String>), StoreError> {
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT name, report, seen_ms FROM edges WHERE name > ? ORDER BY name LIMIT ?")
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(store.read())
+            .await?;
+    // A report that this version cannot read is passed over, and is a row of the page all the same.
+    let (found, last) = (rows.len(), rows.last().map(|(name, ..)| name.clone()));
+    let read = rows.into_iter().filter_map(|(_, text, seen)| Some((serde_json::from_str(&text).ok()?, seen)));
+    Ok((read.collect(), found, last))
+}
+
 /// How far a log was counted; `None`: never heard of.
 pub(crate) async fn position(tx: &mut Write, log: LogName<'_>) -> Result<Option<u64>, StoreError> {
     let sql = "SELECT position FROM edge_logs WHERE edge = ? AND log = ? AND stream = ?";

@@ -114,12 +114,23 @@ pub(crate) async fn add_denials(tx: &mut Write, counts: &BTreeMap<(i64, String),
     Ok(())
 }
 
-/// Denials by hour and reason, newest first.
-pub(crate) async fn denials(store: &Store, limit: u32) -> Result<Vec<(i64, String, i64)>, StoreError> {
-    Ok(sqlx::query_as("SELECT hour_ms, reason, count FROM denials ORDER BY hour_ms DESC, reason LIMIT ?")
-        .bind(i64::from(limit))
-        .fetch_all(store.read())
-        .await?)
+/// Denials by hour and reason, newest first, from behind `after` (hour and reason).
+pub(crate) async fn denials(
+    store: &Store,
+    after: Option<(i64, &str)>,
+    limit: u32,
+) -> Result<Vec<(i64, String, i64)>, StoreError> {
+    let (hour, reason) = after.unwrap_or((i64::MAX, ""));
+    Ok(sqlx::query_as(
+        "SELECT hour_ms, reason, count FROM denials WHERE hour_ms < ? OR (hour_ms = ? AND reason > ?) \
+         ORDER BY hour_ms DESC, reason LIMIT ?",
+    )
+    .bind(hour)
+    .bind(hour)
+    .bind(reason)
+    .bind(i64::from(limit))
+    .fetch_all(store.read())
+    .await?)
 }
 
 /// The same of the hours in `from..to`, oldest first.

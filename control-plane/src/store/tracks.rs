@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Store, StoreError, Write};
+use super::{Store, StoreError, Write, webhooks};
 
 /// Where a track is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -256,7 +256,16 @@ pub(crate) async fn follow_job(
         .bind(id)
         .execute(&mut **tx)
         .await?;
+    if to == Status::Failed {
+        tell_failed(tx, id, why).await?;
+    }
     Ok(())
+}
+
+async fn tell_failed(tx: &mut Write, id: &str, why: Option<(&str, &str)>) -> Result<(), StoreError> {
+    let (reason, message) = why.unzip();
+    let data = serde_json::json!({ "track": id, "reason": reason, "message": message });
+    webhooks::tell(tx, "track.failed", &[(id.to_owned(), data)]).await
 }
 
 /// Fails a track that waits for its upload. `false`: it does not (any more), nothing changed.
@@ -276,7 +285,11 @@ pub(crate) async fn fail_upload(
     .bind(id)
     .execute(&mut **tx)
     .await?;
-    Ok(done.rows_affected() == 1)
+    let failed = done.rows_affected() == 1;
+    if failed {
+        tell_failed(tx, id, Some((reason, message))).await?;
+    }
+    Ok(failed)
 }
 
 /// What the transcoder made of the upload.
@@ -326,7 +339,9 @@ pub(crate) async fn publish(tx: &mut Write, id: &str, published: &Published, now
     .bind(id)
     .execute(&mut **tx)
     .await?;
-    Ok(())
+    let (version, duration_ms) = (&published.version, published.duration_ms);
+    let data = serde_json::json!({ "track": id, "version": version, "duration_ms": duration_ms });
+    webhooks::tell(tx, "track.ready", &[(format!("{id}/{version}"), data)]).await
 }
 
 /// Removes a track and its jobs. `false`: there was none.

@@ -142,17 +142,23 @@ pub(crate) async fn of_publisher(
     store: &Store,
     publisher: &str,
     fingerprint: Option<&str>,
+    after: Option<(i64, &str)>,
     limit: u32,
 ) -> Result<Vec<(UploadRow, String)>, StoreError> {
+    let (at, track) = after.unwrap_or((i64::MAX, ""));
     let sql = format!(
         "SELECT {COLUMNS}, t.filename FROM uploads u JOIN tracks t ON t.id = u.track \
          WHERE t.status = 'uploading' AND t.publisher = ? AND (? IS NULL OR u.fingerprint = ?) \
+         AND (u.created_ms < ? OR (u.created_ms = ? AND u.track > ?)) \
          ORDER BY u.created_ms DESC, u.track LIMIT ?"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(publisher)
         .bind(fingerprint)
         .bind(fingerprint)
+        .bind(at)
+        .bind(at)
+        .bind(track)
         .bind(i64::from(limit))
         .fetch_all(store.read())
         .await?;

@@ -14,7 +14,7 @@ use super::PlayEvent;
 use crate::state::{Parts, Shared};
 use crate::store::leases::Held;
 use crate::store::plays_out::{self, Waiting};
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, webhooks};
 use crate::{clock, duty};
 
 /// Transitions of one parcel.
@@ -39,6 +39,12 @@ struct Published<'a> {
 
 /// Stores what a transaction brought about, where it is to be published.
 pub(super) async fn store(parts: &Parts, tx: &mut Write, events: &[PlayEvent]) -> Result<(), StoreError> {
+    let mut qualified = Vec::new();
+    for event in events.iter().filter(|event| event.kind == "qualified") {
+        let data = serde_json::json!({ "track": event.track, "play": event.play, "ts": event.ts });
+        qualified.push((event.play.clone(), data));
+    }
+    webhooks::tell(tx, "play.qualified", &qualified).await?;
     if parts.fluvio.is_none() {
         return Ok(());
     }

@@ -8,7 +8,8 @@ use segue_events::{DenialDraft, FactDraft, Kind, LogOptions};
 use super::*;
 use crate::fixture;
 use crate::plays::sums::Sums;
-use crate::store::{sums, tracks};
+use crate::store::webhooks::{self, WebhookRow};
+use crate::store::{sums, tracks, transaction};
 
 const TRACK: &str = "aaaaaaaaaaaa";
 
@@ -78,6 +79,16 @@ async fn all(parts: &Shared, track: &str) -> Vec<(i64, Sums)> {
 async fn killed_at_any_moment_it_counts_every_fact_once() {
     let folder = tempfile::tempdir().unwrap();
     let (parts, log) = (house(folder.path()).await, log(folder.path()));
+    let hook = WebhookRow {
+        id: "w".to_owned(),
+        url: String::new(),
+        events: "play.qualified".to_owned(),
+        secret: String::new(),
+        created_ms: 0,
+        is_full: 0,
+        missed: 0,
+    };
+    transaction!(parts.store, |tx| webhooks::insert(tx, &hook, 1).await).unwrap();
     let mut sent = 0;
     for round in 0..60u64 {
         for segment in 0..20 {
@@ -93,6 +104,13 @@ async fn killed_at_any_moment_it_counts_every_fact_once() {
     let sums = total(&parts).await;
     assert_eq!((sums.bytes, sums.plays, sums.qualified, sums.listeners), (sent * 10, 6, 6, 6));
     assert_eq!(sums.media_ms, 6 * 20 * 6000);
+    // What is told elsewhere is stored with what was counted: once for each play.
+    let told = webhooks::deliveries(&parts.store, "w", Some("waiting"), None, 1000).await.unwrap();
+    let plays: std::collections::HashSet<String> = told
+        .iter()
+        .map(|one| serde_json::from_str::<serde_json::Value>(&one.body).unwrap()["data"]["play"].to_string())
+        .collect();
+    assert_eq!((told.len(), plays.len()), (6, 6), "{told:?}");
     let hours = sums::hours(&parts.store, sums::HOUSE, i64::MIN, i64::MAX).await.unwrap();
     let hours: i64 = hours.iter().map(|hour| hour.1.bytes).sum();
     assert_eq!(hours, sent * 10);
@@ -141,7 +159,7 @@ async fn denials_are_counted_once_and_leave_a_row_for_their_reason_alone() {
         task.abort();
         let _ = task.await;
     }
-    let counted = sums::denials(&parts.store, 10).await.unwrap();
+    let counted = sums::denials(&parts.store, None, 10).await.unwrap();
     assert!(counted.len() <= 2, "at most the hour turned: {counted:?}");
     assert_eq!(counted.iter().map(|row| row.2).sum::<i64>(), 500);
     let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM seen_blocks").fetch_one(parts.store.read()).await.unwrap();
@@ -349,7 +367,7 @@ async fn counting_again_from_what_is_kept_comes_to_the_same() {
     let done = recount(&parts.store, &parts.kept).await.unwrap();
     assert_eq!(done, Recounted { facts: facts.len() as u64, denials: 5, from_ms: None });
     assert_eq!(rows(&parts).await, before);
-    assert_eq!(sums::denials(&parts.store, 10).await.unwrap()[0].2, 5);
+    assert_eq!(sums::denials(&parts.store, None, 10).await.unwrap()[0].2, 5);
     // Again, and then a fact more: the position and what was counted are as they were.
     recount(&parts.store, &parts.kept).await.unwrap();
     count::facts(&parts, &facts, segue_events::Position(1)).await.unwrap();

@@ -155,6 +155,13 @@ async fn reports_are_kept_and_key_uses_add_up_over_restarts_of_edges() {
     let edges = edges["edges"].as_array().unwrap().clone();
     assert_eq!((edges.len(), edges[0]["edge"].as_str(), edges[0]["boot"].as_u64()), (2, Some("e1"), Some(2)));
     assert_eq!((edges[0]["alive"].as_bool(), edges[0]["current"].as_bool()), (Some(true), Some(false)));
+    let (_, first) = house.get("/v1/edges?limit=1").await;
+    let (_, second) = house.get(&format!("/v1/edges?limit=1&after={}", first["next"].as_str().unwrap())).await;
+    let (_, end) = house.get(&format!("/v1/edges?limit=1&after={}", second["next"].as_str().unwrap())).await;
+    assert_eq!(
+        (&first["edges"][0], &second["edges"][0]["edge"], &end["next"]),
+        (&edges[0], &json!("e2"), &Value::Null)
+    );
     let (_, keys) = house.get("/v1/keys").await;
     assert_eq!(keys["keys"][0]["accepted"], 119, "15 and 4 of e1, 100 of e2");
     assert!(keys["keys"][0]["last_used_ms"].as_i64().is_some());
@@ -209,6 +216,9 @@ async fn a_batch_counts_once_whatever_is_posted_again() {
     }
     let (_, denials) = house.get("/v1/denials").await;
     assert!(denials.to_string().contains("\"count\":1"), "{denials}");
+    let (_, page) = house.get("/v1/denials?limit=1").await;
+    let (_, end) = house.get(&format!("/v1/denials?after={}", page["next"].as_str().unwrap())).await;
+    assert_eq!((&page["hourly"], &end), (&denials["hourly"], &json!({ "hourly": [], "next": null })));
     assert_eq!(post("weather", "l1", 0, 1, true, Vec::new()).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(post("facts", "l1", 9, 1, true, Vec::new()).await.0, StatusCode::BAD_REQUEST);
     house.control.shutdown().await;

@@ -98,6 +98,9 @@ async fn what_was_broken_off_goes_on_with_the_parts_that_are_missing() {
     let house = House::start(small_parts(folder.path(), &bucket)).await;
     let (_, mine) = house.get("/v1/uploads?fingerprint=mine").await;
     assert_eq!((&mine["uploads"][0]["track"], &mine["uploads"][0]["filename"]), (&json!(track), &json!("long.wav")));
+    let (_, page) = house.get("/v1/uploads?limit=1").await;
+    let (_, end) = house.get(&format!("/v1/uploads?limit=1&after={}", page["next"].as_str().unwrap())).await;
+    assert_eq!((&page["uploads"][0]["track"], &end), (&json!(track), &json!({ "uploads": [], "next": null })));
     assert_eq!(house.get("/v1/uploads?fingerprint=other").await.1["uploads"], json!([]));
     let (status, shown) = house.get(&format!("/v1/tracks/{track}/upload")).await;
     assert_eq!((status, numbers(&shown)), (StatusCode::OK, vec![1, 3]), "{shown}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
-    AccessConfig, Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig, ObjectsConfig,
-    PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig,
+    AccessConfig, AuditConfig, Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig,
+    ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use segue_events::EventLog;
 use serde_json::{Value, json};
@@ -44,6 +44,8 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
             edge: Some(Secret::literal(EDGE)),
         },
         access: AccessConfig::default(),
+        audit: AuditConfig::default(),
+        webhooks: WebhooksConfig::default(),
         uploads: UploadsConfig::default(),
         tickets: TicketsConfig::default(),
         jobs: JobsConfig { sweep: Duration::from_millis(50), backoff: Duration::ZERO, ..JobsConfig::default() },
