@@ -3,6 +3,7 @@
 mod analytics;
 mod bad_input;
 mod browser;
+mod canary;
 mod crashes;
 mod demo;
 mod deploy;
@@ -15,6 +16,7 @@ mod roles;
 mod rollout;
 mod soak;
 mod songs;
+mod swaps;
 mod tickets;
 mod tokens;
 mod uploads;

@@ -2,6 +2,10 @@
 //!
 //! Each answers once it is committed and on its way to the edges; with `?wait_ms=` once every edge that is alive stands on it, or that
 //! time is over. The answer names the edges that do and those that do not, as they reported.
+//!
+//! Where nobody decided before there is no last good version that could go on while edges get the first one ready. So that one is pushed first,
+//! decides when the edges have it, or do not get it in time, and the answer comes when they stand on it, or do not in that time: whoever reads "active" may
+//! rely on every edge that is not named.
 
 use std::time::Duration;
 
@@ -22,6 +26,10 @@ use crate::store::{Write, edges, keys, transaction};
 
 /// Longest wait for edges, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
+
+/// How long a rule's first version may take to be ready and in force, where the caller waits for less: a policy that brings an interpreter is
+/// compiled in six seconds.
+const FIRST_WITHIN: Duration = Duration::from_secs(15);
 
 /// Reports that came to another process over the same database wake nobody here.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -221,8 +229,16 @@ async fn carry_out(
     wait_ms: u64,
 ) -> Result<Json<Answer>, ApiError> {
     let began = tokio::time::Instant::now();
+    let mut wait = Duration::from_millis(wait_ms.min(WAIT_MAX_MS));
+    if let Act::Activate(version) = &wish.act
+        && policies::one(&parts.store, name).await?.is_some_and(|(policy, _)| policy.active.is_none())
+    {
+        wait = wait.max(FIRST_WITHIN);
+        if !wish.only_if_ready {
+            ready_first(parts, caller, name, version, began + wait).await?;
+        }
+    }
     let (done, revision, wanted) = change(parts, caller, name, wish).await?;
-    let wait = Duration::from_millis(wait_ms.min(WAIT_MAX_MS));
     let edges = settled(parts, &wanted, revision, began + wait).await?;
     let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let policy = super::shown(parts, name).await?;
@@ -231,6 +247,24 @@ async fn carry_out(
         None => ("none", wanted.version.clone(), None),
     };
     Ok(Json(Answer { policy, done: word, version, from, revision, waited_ms, edges }))
+}
+
+/// Has edges get a version ready that is to decide where nobody does. Whether they did is said by the answer to what comes next.
+async fn ready_first(
+    parts: &Parts,
+    caller: &Caller,
+    name: &str,
+    version: &str,
+    end: tokio::time::Instant,
+) -> Result<(), ApiError> {
+    let reported = edges::list(&parts.store).await?;
+    if Standings::new(&reported, &Wanted::ready(name, version), 0, clock::now_ms()).not_ready.is_empty() {
+        return Ok(());
+    }
+    let push = Wish::of(Act::Push(version.to_owned()));
+    let (_, revision, wanted) = change(parts, caller, name, push).await?;
+    settled(parts, &wanted, revision, end).await?;
+    Ok(())
 }
 
 /// Changes it in one transaction, and tells it. Answers the revision with which it is told.
