@@ -144,6 +144,10 @@ fuzz-tools:
 	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
 
+.PHONY: policy-fuzz
+policy-fuzz: build ## Ten minutes of uploads that are no policies, to a control plane that runs (FUZZ_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-policy-fuzz -- --segue $(SEGUE) --seconds $(FUZZ_SECONDS)
+
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:
 	@deploy/debian-packages $(DEMO_PACKAGES)

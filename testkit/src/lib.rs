@@ -14,6 +14,7 @@
 
 pub mod edge;
 pub mod facts;
+pub mod hostile;
 pub mod player;
 mod process;
 pub mod python;

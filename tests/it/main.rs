@@ -8,6 +8,7 @@ mod crashes;
 mod demo;
 mod deploy;
 mod facts;
+mod hostile;
 mod playlists;
 mod plays;
 mod policies;

@@ -27,7 +27,7 @@ pub enum Version {
 }
 
 impl Version {
-    pub(super) const ALL: [Self; 5] = [Self::V1, Self::V2, Self::V3, Self::Trap, Self::Loop];
+    pub(crate) const ALL: [Self; 5] = [Self::V1, Self::V2, Self::V3, Self::Trap, Self::Loop];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Version {
     }
 
     /// The file that is uploaded: a core module, as a compiler makes it (policies/wit says what its words mean).
-    pub(super) fn module(self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn module(self) -> anyhow::Result<Vec<u8>> {
         let authorize = match self {
             Self::Trap => "(unreachable)",
             Self::Loop => "(loop (br 0)) (unreachable)",
