@@ -137,9 +137,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     }
     over.store(true, Ordering::Relaxed);
     for sender in senders {
-        report.add(sender.await?.unwrap_or_else(broke));
+        report.add(sender.await?.unwrap_or_else(|error| broke(&error)));
     }
-    report.add(others.await?.unwrap_or_else(broke));
+    report.add(others.await?.unwrap_or_else(|error| broke(&error)));
     if let Err(error) = good(address, "the-last").await {
         report.complain(format!("a good policy is not taken any more: {error:#}\n{}", control.tail()));
     }
@@ -153,7 +153,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn broke(error: anyhow::Error) -> Report {
+fn broke(error: &anyhow::Error) -> Report {
     Report { violations: vec![format!("{error:#}")], ..Report::default() }
 }
 

@@ -34,6 +34,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Between the swaps of a pair's second half.
 const PAIR_EVERY: Duration = Duration::from_millis(500);
 
+/// Requests a second beside which the CPU time of swaps is taken: so few that those of requests vary by less than swaps cost.
+const SLOPE_RATE: u64 = 300;
+
 /// What a run is to be like.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -134,8 +137,7 @@ pub struct Report {
 }
 
 /// What a run has gathered.
-struct Run<'s> {
-    settings: &'s Settings,
+struct Run {
     house: House,
     clock: Arc<Clock>,
     random: Random,
@@ -157,15 +159,22 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     let clock = Clock::new();
     let first = house.activate(&clock, Version::V1).await?;
     let random = Random::of_part(settings.seed, "swaps", 0);
-    let mut run = Run { settings, house, clock, random, tickets, acts: vec![first], records: Vec::new() };
+    let mut run = Run { house, clock, random, tickets, acts: vec![first], records: Vec::new() };
 
     let paced = run.among_all(Some(settings.rate), Until::Activations(settings.activations)).await?;
+    let full = match settings.full {
+        Duration::ZERO => None,
+        full => Some(run.among_all(None, Until::Time(full)).await?),
+    };
+    // From here on what a swap does to edges is measured, and the control plane has no machine of its own here as it has elsewhere.
+    run.house.control_steps_back()?;
     let mut pairs = Vec::new();
     for number in 0..settings.pairs {
         // Turn about, so that whatever drifts falls on both alike.
         let mut halves = Vec::new();
         for swaps in if number % 2 == 0 { [false, true] } else { [true, false] } {
-            halves.push((swaps, run.stretch(settings.half, swaps.then_some(PAIR_EVERY)).await?));
+            let every = swaps.then_some(PAIR_EVERY);
+            halves.push((swaps, run.stretch(settings.rate, settings.half, every).await?));
         }
         halves.sort_by_key(|(swaps, _)| *swaps);
         pairs.push((halves[0].1, halves[1].1));
@@ -173,14 +182,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     let mut slopes = Vec::new();
     for _ in 0..settings.slopes {
         for every in [None, Some(400), Some(200), Some(100)] {
-            slopes.push(run.stretch(settings.half, every.map(Duration::from_millis)).await?);
+            slopes.push(run.stretch(SLOPE_RATE, settings.half, every.map(Duration::from_millis)).await?);
         }
     }
-    let full = match settings.full {
-        Duration::ZERO => None,
-        full => Some(run.among_all(None, Until::Time(full)).await?),
-    };
-
     let counts = run.house.counts().await?;
     let (facts, _) = run.house.facts().await?;
     let found = judge::judge(&run.acts, &run.records, &facts, &counts);
@@ -221,7 +225,7 @@ struct Part {
     seconds: f64,
 }
 
-impl Run<'_> {
+impl Run {
     fn load(&self, rate: Option<u64>) -> anyhow::Result<Load> {
         let connections = if rate.is_some() { CONNECTIONS } else { FULL_CONNECTIONS };
         Load::start(&self.clock, &self.house.addresses(), &self.tickets, connections, rate)
@@ -268,9 +272,9 @@ impl Run<'_> {
         Ok(Part { acts: acts..self.acts.len(), records: records..self.records.len(), seconds })
     }
 
-    /// So long at the rate, with a swap among the sound versions in each beat, or without any.
-    async fn stretch(&mut self, length: Duration, every: Option<Duration>) -> anyhow::Result<Stretch> {
-        let load = self.load(Some(self.settings.rate))?;
+    /// So long at a rate, with a swap among the sound versions in each beat, or without any.
+    async fn stretch(&mut self, rate: u64, length: Duration, every: Option<Duration>) -> anyhow::Result<Stretch> {
+        let load = self.load(Some(rate))?;
         tokio::time::sleep(SETTLE).await;
         let (acts, began, (edges, control)) = (self.acts.len(), self.clock.now(), self.house.cpu()?);
         let end = tokio::time::Instant::now() + length;

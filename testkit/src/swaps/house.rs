@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustix::process::{Pid, setpriority_process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -171,6 +172,20 @@ impl House {
         ensure!(answer["done"] == "activate", "{answer}");
         let all_on = answer["edges"]["on"].as_array().map(Vec::len) == Some(EDGES);
         Ok(Act { version, called, answered, all_on })
+    }
+
+    /// Gives the control plane the lowest priority, in all of its threads and in those that they begin.
+    pub(super) fn control_steps_back(&self) -> anyhow::Result<()> {
+        let pid = self.control.pid().context("it does not run")?;
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = Pid::from_raw(thread?.file_name().to_string_lossy().parse()?).context("no thread")?;
+            // A thread that has ended meanwhile needs none.
+            match setpriority_process(Some(thread), 19) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// CPU time of the edges and of the control plane, in seconds.

@@ -128,6 +128,7 @@ struct Line {
 }
 
 impl Line {
+    #[allow(clippy::disallowed_methods, reason = "on a thread of its own, which no runtime shares")]
     fn run(&mut self, stop: &AtomicBool, first: u64, beat: Option<u64>, place: u64) -> Vec<Record> {
         let mut records = Vec::new();
         for turn in 0.. {
