@@ -263,7 +263,7 @@ async fn ready_first(
     wish: &Wish,
     end: tokio::time::Instant,
 ) -> Result<bool, ApiError> {
-    if !policies::one(&parts.store, name).await?.is_some_and(|(policy, _)| policy.active.is_none()) {
+    if policies::one(&parts.store, name).await?.is_none_or(|(policy, _)| policy.active.is_some()) {
         return Ok(false);
     }
     let reported = edges::list(&parts.store).await?;
