@@ -115,6 +115,11 @@ limits-proof: test-parts ## Three edges and a real Redis under 20,000 requests/s
 	cargo build --release --locked -p segue-proxy --example limits
 	python3 -B testkit/limits/proof.py --edge $(TARGET)/release/examples/limits --seconds $(LIMITS_SECONDS)
 
+.PHONY: swaps-proof
+swaps-proof: test-parts build ## 200 activations of a policy on three loaded edges, every answer explained, six minutes; writes figures and plot
+	cargo build --release --locked -p segue-testkit --bin segue-swaps
+	python3 -B testkit/swaps/proof.py --swaps $(TARGET)/release/segue-swaps --segue $(SEGUE)
+
 .PHONY: soak
 soak: demo-parts build ## Ten minutes of mixed load on an edge, every byte checked (SOAK_SECONDS)
 	cargo run --release --locked -p segue-testkit --bin segue-soak -- --segue $(SEGUE) --seconds $(SOAK_SECONDS)
@@ -138,6 +143,10 @@ fuzz-tools:
 	@deploy/debian-packages $(FUZZ_PACKAGES)
 	@rustup toolchain list | grep -q '^$(FUZZ_TOOLCHAIN)' || rustup toolchain install --profile minimal $(FUZZ_TOOLCHAIN)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked --root $(TOOLS) --version $(FUZZ_VERSION) cargo-fuzz
+
+.PHONY: policy-fuzz
+policy-fuzz: build ## Ten minutes of uploads that are no policies, to a control plane that runs (FUZZ_SECONDS)
+	cargo run --release --locked -p segue-testkit --bin segue-policy-fuzz -- --segue $(SEGUE) --seconds $(FUZZ_SECONDS)
 
 .PHONY: demo-parts test-parts bench-parts
 demo-parts:

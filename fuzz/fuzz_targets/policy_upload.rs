@@ -3,13 +3,15 @@
 //!
 //! Input: a byte that says what the rest is, and the rest. 0: the file as it is uploaded. 1 and 2: the instructions of `authorize`
 //! or `configure` in a module that is well beside (so that mutation meets code, and not the parser alone). 3: the memory
-//! that holds the verdict, which `authorize` points to. 4: what is appended to a module that is well.
+//! that holds the verdict, which `authorize` points to. 4: what is appended to a module that is well. 5: a valid module with the exports of
+//! the contract, made of the input (wasm-smith). 6: a valid component, made so.
 
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use libfuzzer_sys::arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use segue_policy_host::vectors::Vectors;
 use segue_policy_host::{
@@ -54,6 +56,14 @@ fuzz_target!(|data: &[u8]| {
         2 => module(Some(rest), None, &[]),
         3 => module(None, Some(&[0x41, 0x80, 0x02]), rest),
         4 => [&module(None, None, &[]), rest].concat(),
+        5 => match wasm_smith::Module::new(smith(true), &mut Unstructured::new(rest)).ok() {
+            Some(made) => made.to_bytes(),
+            None => return,
+        },
+        6 => match wasm_smith::Component::new(smith(false), &mut Unstructured::new(rest)).ok() {
+            Some(made) => made.to_bytes(),
+            None => return,
+        },
         _ => return,
     };
     // What hangs is ended by the fuzzer's own clock (`-timeout` in fuzz/run).
@@ -98,6 +108,21 @@ fn upload(file: &[u8]) {
     }
     if let Ok(Some(vectors)) = Vectors::inside(file) {
         _ = vectors.run_until(&policy, Instant::now() + VECTORS);
+    }
+}
+
+/// What wasm-smith may use: what the host's engine takes, so that most of it is compiled and run.
+fn smith(is_policy: bool) -> wasm_smith::Config {
+    wasm_smith::Config {
+        exports: is_policy.then(|| module(None, None, &[])),
+        max_imports: 0,
+        max_memories: 1,
+        max_memory32_bytes: 8 << 20,
+        memory64_enabled: false,
+        threads_enabled: false,
+        gc_enabled: false,
+        exceptions_enabled: false,
+        ..wasm_smith::Config::default()
     }
 }
 

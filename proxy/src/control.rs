@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::EdgeConfig;
 use crate::edge::Shared;
 pub(crate) use client::{Client, ControlError, send};
-use kept::Kept;
+use kept::{Keeper, Kept};
 pub(crate) use ship::ControlSink;
 pub(crate) use standing::Standing;
 
@@ -86,9 +86,19 @@ impl Start {
         let (client, stop_) = (self.client(), stop.clone());
         let shared_ = Arc::clone(shared);
         keepers.spawn(async move { stop_.run_until_cancelled(report::run(&shared_, &client)).await });
+        let shared_ = Arc::clone(shared);
+        let failed = move |error| {
+            shared_.standing.keep_failures.add(1);
+            tracing::error!(%error, "the snapshot is in force, but cannot be kept for the next start");
+        };
+        let (keeper, keeping) = self.kept.take().map(|kept| Keeper::new(kept, failed)).unzip();
+        if let Some(keeping) = keeping {
+            // Not cut short at the end: it ends by itself, with the newest state on the disk.
+            keepers.spawn(keeping);
+        }
         let (shared, stop) = (Arc::clone(shared), stop.clone());
         keepers.spawn(async move {
-            let following = follow::run(&shared, &self.client, self.kept.as_ref(), self.followed);
+            let following = follow::run(&shared, &self.client, keeper.as_ref(), Arc::new(self.followed));
             let _ = stop.run_until_cancelled(async { tokio::join!(following, shared.standing.keep()) }).await;
         });
     }

@@ -105,10 +105,31 @@ async fn a_yes_brings_tags_limits_and_streams() {
     assert!(answer.header("ratelimit-policy").unwrap().starts_with("\"home\";q=1"));
     assert_eq!(get_as(&house, &other, "index.m3u8").await.status, 200, "a playlist is no stream");
     assert_eq!(house.get(SEGMENT).await.status, 200, "who plays goes on");
-    // Four tokens of the account are spent, by whomever.
+    // Three tokens of the account are spent, by whomever: the playlist cost none.
+    assert_eq!(house.get("seg-00001.m4s").await.status, 200);
     let answer = house.get("seg-00001.m4s").await;
     assert_eq!((answer.status, answer.reason().as_str()), (429, "rate-limited"));
+    assert_eq!(house.get("index.m3u8").await.status, 200, "whoever has no token left still gets a playlist");
     assert!(house.metric("segue_policy_unknown_classes_total").await >= 4.0, "and what there is not is counted");
+    house.edge.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_that_a_policy_names_costs_a_token_for_what_it_applies_to() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.wasm", wasm::allows(Some(("few", "account-1")), None, "plan:free"));
+    put(folder.path(), "a.toml", "version = \"1\"\n");
+    let house = house(folder.path(), |config| {
+        let apply = Kinds::parse(&["playlist".to_owned()]).unwrap();
+        config.limits.classes.insert("few".to_owned(), LimitConfig { apply, ..LimitConfig::new(0.001, 2, Per::Track) });
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(house.get(SEGMENT).await.status, 200);
+    }
+    assert_eq!([house.get("index.m3u8").await.status, house.get("index.m3u8").await.status], [200, 200]);
+    assert_eq!(house.get("index.m3u8").await.status, 429, "the operator says what costs a token");
+    assert_eq!(house.get(SEGMENT).await.status, 200);
     house.edge.shutdown().await;
 }
 

@@ -14,7 +14,7 @@
 //! On failure: [`Report::violations`] says what is wrong; logs and databases are kept in the folder that [`Report::dir`] names.
 
 mod house;
-mod origin;
+pub(crate) mod origin;
 mod player;
 mod report;
 

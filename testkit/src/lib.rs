@@ -14,11 +14,14 @@
 
 pub mod edge;
 pub mod facts;
+pub mod hostile;
 pub mod player;
+mod process;
 pub mod python;
 pub mod segue;
 pub mod soak;
 pub mod songs;
+pub mod swaps;
 
 pub use edge::SecondEdge;
 pub use player::{Player, Record};

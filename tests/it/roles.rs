@@ -140,6 +140,8 @@ pub(crate) struct House {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) control: Role,
     _worker: Role,
+    /// What every edge is configured with.
+    edge: Value,
     edges: Vec<Role>,
     http: reqwest::Client,
 }
@@ -165,16 +167,26 @@ impl House {
         let worker = Role::start(dir.path(), "transcode", "worker", &config).await?;
         let mut origin = s3.clone();
         origin["kind"] = json!("s3");
-        let mut edges = Vec::new();
-        for name in ["e1", "e2"] {
-            let config = json!({
-                "name": name, "listen": "127.0.0.1:0", "origin": origin, "control": follow(EDGE),
-                "snapshot": { "dir": path("state") }, "events": { "kind": "control", "dir": path(&format!("facts-{name}")) },
-            });
-            edges.push(Role::start(dir.path(), "edge", name, &config).await?);
-        }
+        let edge = json!({ "listen": "127.0.0.1:0", "origin": origin, "control": follow(EDGE), "snapshot": { "dir": path("state") } });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { dir, control, _worker: worker, edges, http })
+        let mut house = Self { dir, control, _worker: worker, edge, edges: Vec::new(), http };
+        for name in ["e1", "e2"] {
+            house.add_edge(name, json!({})).await?;
+        }
+        Ok(house)
+    }
+
+    /// One more edge, with these sections beside what all of them have.
+    pub(crate) async fn add_edge(&mut self, name: &str, sections: Value) -> anyhow::Result<()> {
+        let mut config = self.edge.clone();
+        config["name"] = json!(name);
+        let facts = self.dir.path().join(format!("facts-{name}"));
+        config["events"] = json!({ "kind": "control", "dir": facts });
+        for (key, value) in sections.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        self.edges.push(Role::start(self.dir.path(), "edge", name, &config).await?);
+        Ok(())
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> anyhow::Result<Value> {
@@ -183,6 +195,15 @@ impl House {
         let (status, text) = (response.status(), response.text().await?);
         ensure!(status.is_success(), "{path}: {status} {text}");
         Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// A call whose body is no JSON.
+    pub(crate) async fn post(&self, path: &str, kind: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+        let request = self.http.post(format!("{}{path}", self.control.url()?)).bearer_auth(ADMIN);
+        let response = request.header("Content-Type", kind).body(body).send().await?;
+        let (status, text) = (response.status(), response.text().await?);
+        ensure!(status.is_success(), "{path}: {status} {text}");
+        Ok(serde_json::from_str(&text)?)
     }
 
     pub(crate) async fn add(&self, song: &Path) -> anyhow::Result<String> {
@@ -219,6 +240,15 @@ impl House {
     /// A player of this path on an edge.
     fn player(&self, edge: usize, path: &str) -> anyhow::Result<Player> {
         Player::new(&format!("{}{path}", self.edges[edge].url()?))
+    }
+
+    pub(crate) fn edge_url(&self, edge: usize) -> anyhow::Result<String> {
+        self.edges[edge].url()
+    }
+
+    /// What an edge answers, asked once.
+    pub(crate) async fn status(&self, edge: usize, path: &str) -> anyhow::Result<u16> {
+        Ok(self.http.get(format!("{}{path}", self.edge_url(edge)?)).send().await?.status().as_u16())
     }
 
     /// Asks until the edge answers with this status: it has just started, or is to hear of a change.

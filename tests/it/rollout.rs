@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::roles::{ADMIN, House};
 
 /// A ready-made policy, built as `make policies` builds it; who comes later finds it built.
-async fn ready_made(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) async fn ready_made(name: &str) -> anyhow::Result<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("the target folder")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/build");
     let built = Command::new(script).arg(name).env("CARGO_TARGET_DIR", target).output().await?;
@@ -21,7 +21,7 @@ async fn ready_made(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// `segue policy …` against the house; what it said, and its status.
-async fn segue(house: &House, arguments: &[&str]) -> anyhow::Result<Output> {
+pub(crate) async fn segue(house: &House, arguments: &[&str]) -> anyhow::Result<Output> {
     let control = house.control.url()?;
     let mut command = Command::new(crate::SEGUE);
     command.arg("policy").args(arguments).env("SEGUE_CONTROL", control).env("SEGUE_TOKEN", ADMIN);
@@ -29,14 +29,14 @@ async fn segue(house: &House, arguments: &[&str]) -> anyhow::Result<Output> {
 }
 
 /// The same where it must go well; its one value of JSON.
-async fn done(house: &House, arguments: &[&str]) -> anyhow::Result<Value> {
+pub(crate) async fn done(house: &House, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = segue(house, &[arguments, &["--json"]].concat()).await?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{arguments:?}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&said).with_context(|| format!("one value: {said}"))
 }
 
-fn config(house: &House, name: &str, config: &Value) -> anyhow::Result<String> {
+pub(crate) fn config(house: &House, name: &str, config: &Value) -> anyhow::Result<String> {
     let path = house.dir.path().join(name);
     std::fs::write(&path, config.to_string())?;
     Ok(path.display().to_string())

@@ -1,7 +1,7 @@
 //! Following the snapshot: one long poll after the other, each answered at the first change.
 //!
 //! Invariants: everything goes in through `Snapshots::publish`; what was published is what the next cursor names. A
-//! change is in force before it is written to disk: a listener who was stopped does not wait for a file.
+//! change is in force before it is written to disk, and the next look does not wait for that: a listener who is to be stopped does not wait for a file.
 //!
 //! On failure: the snapshot that is in force stays; the next look comes after a growing pause. An answer that does not
 //! build on what is held leads to asking for the whole.
@@ -15,7 +15,7 @@ use segue_events::Pauses;
 use segue_signing::{Followed, SnapshotDelta};
 
 use super::client::{Client, ControlError, send};
-use super::kept::Kept;
+use super::kept::Keeper;
 use crate::edge::Shared;
 use crate::snapshot::{unix_ms, unix_s};
 
@@ -29,7 +29,7 @@ const ANSWER_MAX: usize = 64 << 20;
 const AT_LEAST: Duration = Duration::from_millis(20);
 
 /// Follows until it is dropped.
-pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Kept>, mut followed: Followed) {
+pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Keeper>, mut followed: Arc<Followed>) {
     let mut pauses = Pauses::default();
     let mut is_first = true;
     loop {
@@ -42,12 +42,12 @@ pub(super) async fn run(shared: &Shared, client: &Client, kept: Option<&Kept>, m
                     tracing::info!("the control plane answers again");
                 }
                 let taken = match answer {
-                    Some(delta) => take_over(shared, kept, &mut followed, delta, is_first).await,
+                    Some(delta) => take_over(shared, &mut followed, delta, is_first),
                     None => true,
                 };
                 if taken {
                     is_first = false;
-                    confirm(shared, kept);
+                    confirm(shared, kept, &followed);
                     tokio::time::sleep(AT_LEAST).await;
                     continue;
                 }
@@ -86,19 +86,13 @@ async fn look(client: &Client, followed: &Followed, wait: Duration) -> Result<Op
 }
 
 /// Whether the change is in force.
-async fn take_over(
-    shared: &Shared,
-    kept: Option<&Kept>,
-    followed: &mut Followed,
-    delta: SnapshotDelta,
-    is_first: bool,
-) -> bool {
+fn take_over(shared: &Shared, followed: &mut Arc<Followed>, delta: SnapshotDelta, is_first: bool) -> bool {
     let (revision, partial) = (delta.revision, delta.partial);
     let next = match followed.apply(delta, unix_s()) {
         Ok(next) => next,
         Err(error) => {
             tracing::error!(revision, %error, "a snapshot does not build on what is held; asking for the whole");
-            *followed = Followed::default();
+            *followed = Arc::default();
             return false;
         }
     };
@@ -112,21 +106,13 @@ async fn take_over(
     }
     shared.metrics.snapshots.add(1);
     tracing::debug!(revision, partial, "a snapshot is in force");
-    *followed = next;
-    // In force from here on, on disk a moment later.
-    shared.standing.confirmed_at(unix_ms());
-    if let Some(kept) = kept
-        && let Err(error) = kept.save(followed).await
-    {
-        shared.standing.keep_failures.add(1);
-        tracing::error!(%error, "the snapshot is in force, but cannot be kept for the next start");
-    }
+    *followed = Arc::new(next);
     true
 }
 
-fn confirm(shared: &Shared, kept: Option<&Kept>) {
+fn confirm(shared: &Shared, kept: Option<&Keeper>, followed: &Arc<Followed>) {
     shared.standing.confirmed_at(unix_ms());
     if let Some(kept) = kept {
-        kept.confirm();
+        kept.confirm(followed);
     }
 }

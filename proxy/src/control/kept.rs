@@ -4,6 +4,9 @@
 //! is on the disk before it has its name. Its modification time is when the control plane last confirmed it. A file
 //! that another control plane's snapshot was kept in is not used.
 //!
+//! Whoever follows does not wait for the disk: [`Keeper`] writes beside, the newest state, and passes over those that were overtaken meanwhile. A disk
+//! that stands still for ten seconds (it happens: much else is written) would else hold up the next revocation.
+//!
 //! On failure: what cannot be read, or does not match its checksum, is reported and left alone; the edge waits for the
 //! control plane. What cannot be written is reported; the edge serves on.
 
@@ -11,10 +14,12 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use segue_signing::Followed;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// More than the largest snapshot that is taken over.
 const FILE_MAX: u64 = 128 << 20;
@@ -90,19 +95,57 @@ impl Kept {
         Ok((content.followed, u64::try_from(confirmed).unwrap_or(0)))
     }
 
-    /// Replaces the file.
-    pub(super) async fn save(&self, followed: &Followed) -> io::Result<()> {
-        let json = serde_json::to_string(&Content { control: self.control.clone(), followed })?;
-        let path = self.path.clone();
-        tokio::task::spawn_blocking(move || replace(&path, &json)).await.map_err(io::Error::other)?
+    /// Replaces the file. Blocks.
+    fn save(&self, followed: &Followed) -> io::Result<()> {
+        replace(&self.path, &serde_json::to_string(&Content { control: self.control.clone(), followed })?)
     }
 
-    /// Notes that what is there is the newest.
-    pub(super) fn confirm(&self) {
+    /// Notes that what is there is the newest. Blocks.
+    fn confirm(&self) {
         let touched =
             OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
         if let Err(error) = touched {
             tracing::debug!(path = %self.path.display(), %error, "the snapshot's time could not be set");
+        }
+    }
+}
+
+/// The one who writes, and those who tell it what.
+pub(super) struct Keeper(watch::Sender<Option<Arc<Followed>>>);
+
+impl Keeper {
+    /// The second is to be run to its end, which comes when the first is dropped and its last word is on the disk. `failed` is told what
+    /// could not be written.
+    pub(super) fn new(kept: Kept, failed: impl Fn(io::Error)) -> (Self, impl Future<Output = ()>) {
+        let (tell, told) = watch::channel(None);
+        (Self(tell), keep(Arc::new(kept), told, failed))
+    }
+
+    /// The control plane says that this is the newest.
+    pub(super) fn confirm(&self, followed: &Arc<Followed>) {
+        self.0.send_replace(Some(Arc::clone(followed)));
+    }
+}
+
+/// Writes what is new, and the time of what is not.
+async fn keep(kept: Arc<Kept>, mut told: watch::Receiver<Option<Arc<Followed>>>, failed: impl Fn(io::Error)) {
+    let mut on_disk: Option<Arc<Followed>> = None;
+    // The last word is still seen when the one who said it is gone.
+    while told.changed().await.is_ok() {
+        let Some(newest) = told.borrow_and_update().clone() else { continue };
+        let is_there = on_disk.as_ref().is_some_and(|known| Arc::ptr_eq(known, &newest));
+        let (kept, followed) = (Arc::clone(&kept), Arc::clone(&newest));
+        let work = move || {
+            if is_there {
+                kept.confirm();
+                Ok(())
+            } else {
+                kept.save(&followed)
+            }
+        };
+        match tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => on_disk = Some(newest),
+            Err(error) => failed(error),
         }
     }
 }
@@ -147,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = Kept::new(&dir.path().join("state"), "e1", "http://c");
         assert!(kept.load().is_none(), "nothing yet, and no error");
-        kept.save(&followed()).await.unwrap();
+        kept.save(&followed()).unwrap();
         let (found, confirmed) = kept.load().unwrap();
         assert_eq!(found, followed());
         assert!(confirmed > 0);
@@ -156,10 +199,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_follows_does_not_wait_and_the_last_word_is_on_the_disk_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = |name: &str| Kept::new(&dir.path().join(name), "e1", "http://c");
+        let (keeper, keeping) = Keeper::new(kept("state"), |error| panic!("{error}"));
+        // Nobody writes yet, and still all of them are taken.
+        let mut last = Arc::new(followed());
+        for revision in 8..20 {
+            keeper.confirm(&last);
+            let delta = SnapshotDelta { revision, partial: true, keys_tag: "t".to_owned(), ..SnapshotDelta::default() };
+            last = Arc::new(last.apply(delta, 0).unwrap());
+        }
+        keeper.confirm(&last);
+        drop(keeper);
+        keeping.await;
+        assert_eq!(kept("state").load().unwrap().0, *last);
+
+        // A folder that cannot be made.
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let failures = std::cell::Cell::new(0);
+        let (keeper, keeping) = Keeper::new(kept("file"), |_| failures.set(failures.get() + 1));
+        keeper.confirm(&last);
+        drop(keeper);
+        keeping.await;
+        assert_eq!(failures.get(), 1);
+    }
+
+    #[tokio::test]
     async fn damage_of_any_kind_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let kept = Kept::new(dir.path(), "e1", "http://c");
-        kept.save(&followed()).await.unwrap();
+        kept.save(&followed()).unwrap();
         let good = std::fs::read(&kept.path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();

@@ -1,7 +1,9 @@
 //! Limits that a policy's verdict names: classes of the operator's, with keys of the policy's.
 //!
 //! Invariants: a policy's keys lie apart from those that a class has by itself, so that an account called like a track is not that
-//! track. A streams class that a policy names stands in for the one that the ticket would meet: one request plays one stream.
+//! track. What costs a token is what the class applies to, whoever names it: a policy that is asked about a playlist, and says yes under the same
+//! conditions as for segments, spends nothing of a class that counts segments. A streams class that a policy names stands in for the one that the
+//! ticket would meet: one request plays one stream.
 //!
 //! On failure: a class that is not configured limits nothing; it is counted, and named in the log once in a while.
 
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::streams::Asking;
-use super::{AddressKey, Playing, meet};
+use super::{AddressKey, Playing, by_name, meet};
 use crate::edge::Shared;
 use crate::exchange::Exchange;
 use crate::refusal::Refusal;
@@ -26,14 +28,17 @@ pub(super) fn meet_all(shared: &Shared, exchange: &mut Exchange) -> Result<(), R
     let limiter = &shared.limiter;
     let classes = limiter.classes();
     let now = limiter.at(exchange.started);
+    let kind = exchange.target.as_ref().map_or(ObjectKind::Other, |target| target.kind);
     for limit in &allowance.limits {
         match classes.named(&limit.class) {
-            Some(class) => meet(limiter.take(class, &marked(&limit.key), now), &mut exchange.pending)?,
+            Some(class) if by_name(kind)(&class) => {
+                meet(limiter.take(class, &marked(&limit.key), now), &mut exchange.pending)?;
+            }
+            Some(_) => {}
             None => unknown(shared, exchange.started_ms, &limit.class),
         }
     }
-    let is_segment = exchange.target.as_ref().is_some_and(|target| target.kind == ObjectKind::Segment);
-    let Some(limit) = allowance.streams.as_ref().filter(|_| is_segment) else { return Ok(()) };
+    let Some(limit) = allowance.streams.as_ref().filter(|_| kind == ObjectKind::Segment) else { return Ok(()) };
     let Some(streams) = classes.streams_named(&limit.class) else {
         unknown(shared, exchange.started_ms, &limit.class);
         return Ok(());

@@ -1,8 +1,8 @@
 //! The versions that the control plane names, those that are ready here, and what follows from both: who decides.
 //!
-//! Invariants: the snapshot says which version decides; where that one is not ready, the version that decided last goes on, and where nobody
-//! decided, nobody does. An edge that does not know who decided last (the first start, or without its disk) goes by the fail mode until
-//! the version is there: closed, nobody is let in.
+//! Invariants: the snapshot says which version decides; where that one is not ready, the version that decided last goes on. Where there is none
+//! (nobody decided before, or it is not known here who did: the first start, or without its disk), the fail mode decides until the version is
+//! there: closed, nobody is let in. The operator said that the rule holds; no request passes as if there were none.
 //!
 //! On failure: a version that cannot be made has a problem, in words for the operator, until it can.
 
@@ -87,14 +87,11 @@ pub(super) struct Arrangement {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     docs: Vec<PolicyDoc>,
-    /// Whether a document came before this one: what is new in it was not in force yet.
-    is_told: bool,
     ready: HashMap<Use, Ready>,
     compiled: HashMap<String, Policy>,
     problems: HashMap<Use, String>,
+    /// `None`: nobody.
     decided: Record,
-    /// Policies of which it is not known here who decided last.
-    lost: BTreeSet<String>,
     /// Policies that another version should decide than the one that does.
     kept: BTreeSet<String>,
     services: Arc<Services>,
@@ -120,21 +117,11 @@ impl Shelf {
         }
         let names: BTreeSet<&str> = docs.iter().map(|doc| doc.name.as_str()).collect();
         self.decided.retain(|name, _| names.contains(name.as_str()));
-        self.lost.retain(|name| names.contains(name.as_str()));
-        for doc in &docs {
-            if doc.active.is_none() {
-                self.decided.insert(doc.name.clone(), None);
-                self.lost.remove(&doc.name);
-            } else if !self.decided.contains_key(&doc.name) {
-                // In the first document of a process it may have been in force for long.
-                if self.is_told && !self.lost.contains(&doc.name) {
-                    self.decided.insert(doc.name.clone(), None);
-                } else {
-                    self.lost.insert(doc.name.clone());
-                }
-            }
+        for doc in docs.iter().filter(|doc| doc.active.is_none()) {
+            // What decided before the rule was turned off does not come back with another version.
+            self.decided.insert(doc.name.clone(), None);
         }
-        (self.docs, self.is_told) = (docs, true);
+        self.docs = docs;
         self.forget();
     }
 
@@ -244,13 +231,12 @@ impl Shelf {
         {
             let decided = Decided { version: version.clone(), world: doc.world, on_failure: doc.on_failure };
             self.decided.insert(doc.name.clone(), Some(decided));
-            self.lost.remove(&doc.name);
             return Some(made);
         }
         let last = self.decided.get(&doc.name);
         let made = last.and_then(Option::as_ref).and_then(|last| self.made(&Use::of_decided(&doc.name, last)));
-        if made.is_some() || matches!(last, Some(None)) {
-            self.kept.insert(doc.name.clone());
+        self.kept.insert(doc.name.clone());
+        if made.is_some() {
             return made;
         }
         match (doc.world, doc.on_failure) {

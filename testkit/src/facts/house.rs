@@ -1,31 +1,20 @@
 //! Three edges and the tally, each in a process of its own, ended by `kill -9` and started again on what they left.
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::{Settings, origin, player};
-use crate::soak::wire::Wire;
+use crate::process::{ADMIN, Process, free_address, get};
 
 pub(crate) const EDGES: usize = 3;
 const SECRET: &str = "a secret of the soak, long enough to be one";
-const ADMIN: &str = "admin-token-of-the-soak";
 const EDGE: &str = "edge-token-of-the-soak";
-/// From start to ready, on a machine that builds something else beside.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Ports to choose from.
-const FIRST_PORT: u32 = 20_000;
-const PORTS: u32 = 10_000;
-/// From SIGTERM to the end.
-const ENDS_WITHIN: Duration = Duration::from_secs(40);
 
 /// What the soak reads of a fact.
 #[derive(Debug, Deserialize)]
@@ -56,76 +45,6 @@ pub(crate) struct Sums {
     pub(crate) plays: u64,
     pub(crate) seconds: f64,
     pub(crate) bytes: u64,
-}
-
-/// A role in a process.
-struct Process {
-    bin: PathBuf,
-    role: &'static str,
-    config: PathBuf,
-    log: PathBuf,
-    /// Where clients go, and where it says that it is ready.
-    address: SocketAddr,
-    health: (SocketAddr, &'static str),
-    child: Option<Child>,
-}
-
-impl Process {
-    fn start(&mut self) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.bin);
-        command.args([self.role, "--config"]).arg(&self.config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-        self.child = Some(command.spawn().with_context(|| format!("cannot run {}", self.bin.display()))?);
-        Ok(())
-    }
-
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < READY_WITHIN {
-            if get(self.health.0, self.health.1).await.is_ok() {
-                return Ok(());
-            }
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                bail!("{} ended by itself, {status}\n{}", self.role, self.tail());
-            }
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
-        bail!("{} was not ready within {READY_WITHIN:?}\n{}", self.role, self.tail())
-    }
-
-    async fn kill(&mut self) -> anyhow::Result<()> {
-        match self.child.take() {
-            Some(mut child) => child.kill().await.context("cannot kill"),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends it as an operator does.
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.context("it has ended already")?, rustix::process::Signal::TERM)?;
-        let status = tokio::time::timeout(ENDS_WITHIN, child.wait()).await;
-        let status = status.with_context(|| format!("{} did not end after SIGTERM\n{}", self.role, self.tail()))??;
-        ensure!(status.success(), "{} ended with {status}\n{}", self.role, self.tail());
-        Ok(())
-    }
-
-    fn tail(&self) -> String {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned()
-    }
-}
-
-/// Asks a page of an operator's; what it says where it is well.
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let mut wire = Wire::connect(address).await?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\nConnection: close\r\n\r\n");
-    let answer = wire.ask(&request, false).await?;
-    ensure!(answer.status == 200 && answer.whole, "{path}: {}", answer.status);
-    Ok(String::from_utf8(answer.body)?)
 }
 
 /// The whole.
@@ -160,10 +79,7 @@ impl House {
             "tokens": { "admin": ADMIN, "edge": EDGE }, "events": fluvio(json!({ "kind": "control" })),
         });
         let process = |role, name: &str, address, health, config: &Value| {
-            let file = dir.join(format!("{name}.toml"));
-            std::fs::write(&file, to_toml(config))?;
-            let log = dir.join(format!("{name}.log"));
-            anyhow::Ok(Process { bin: bin.clone(), role, config: file, log, address, health, child: None })
+            Process::new(&bin, dir, role, name, (address, health), config)
         };
         let mut tally = process("control", "tally", control, (control, "/v1/tracks"), &config)?;
         tally.start()?;
@@ -287,33 +203,4 @@ impl House {
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         self.tally.stop().await
     }
-}
-
-/// A configuration of strings, numbers and tables one deep.
-fn to_toml(config: &Value) -> String {
-    let (mut text, mut tables) = (String::new(), String::new());
-    for (key, value) in config.as_object().into_iter().flatten() {
-        match value.as_object() {
-            None => text.push_str(&format!("{key} = {value}\n")),
-            Some(table) => {
-                tables.push_str(&format!("[{key}]\n"));
-                tables.extend(table.iter().map(|(key, value)| format!("{key} = {value}\n")));
-            }
-        }
-    }
-    text + &tables
-}
-
-/// A port that nobody holds now. A process is killed and comes back to it, so that it cannot be the kernel's choice; and it
-/// lies below those that the kernel gives to connections, of which one could take it in between (ip(7), ip_local_port_range).
-fn free_address() -> anyhow::Result<SocketAddr> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..PORTS {
-        let place = (std::process::id().wrapping_mul(97) % PORTS + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
-        let port = u16::try_from(FIRST_PORT + place)?;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return Ok(listener.local_addr()?);
-        }
-    }
-    bail!("none of {PORTS} ports from {FIRST_PORT} on is free")
 }

@@ -169,7 +169,7 @@ async fn want(
         diary.left.insert(*number);
         let after = random.place(4000);
         // However it ended, it was left.
-        let _left = wire.ask_and_leave(&asked, after).await;
+        let _left = wire.ask_and_leave(asked.as_bytes(), after).await;
         None
     } else {
         let answer = wire.ask(&asked, false).await.ok();

@@ -71,7 +71,7 @@ pub(crate) async fn run(run: Arc<Run>, number: u64) {
             Ok((leaver, ..)) if leaves => {
                 let after = random.place(64 * 1024);
                 // Whoever leaves in the middle has nothing to complain of.
-                let _ = tokio::time::timeout(LEAVES_WITHIN, leaver.ask_and_leave(&request, after)).await;
+                let _ = tokio::time::timeout(LEAVES_WITHIN, leaver.ask_and_leave(request.as_bytes(), after)).await;
                 run.tally.left();
                 continue;
             }

@@ -2,6 +2,7 @@
 //!
 //! On failure: an answer that ends early is an answer with [`Answer::whole`] false; what cannot be read as HTTP is an error.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -50,18 +51,34 @@ impl Wire {
     }
 
     pub(crate) async fn ask(&mut self, request: &str, is_head: bool) -> anyhow::Result<Answer> {
-        tokio::time::timeout(ANSWER_WITHIN, self.exchange(request, is_head)).await.context("no answer in time")?
+        tokio::time::timeout(ANSWER_WITHIN, self.exchange(request.as_bytes(), is_head))
+            .await
+            .context("no answer in time")?
+    }
+
+    /// A request of any bytes. Who is refused may hear of it before all of it was sent.
+    pub(crate) async fn ask_bytes(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
+        match self.exchange(request, false).await {
+            Err(error)
+                if error
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) =>
+            {
+                self.exchange(&[], false).await
+            }
+            answer => answer,
+        }
     }
 
     /// Sends a request, reads so much of the answer, and leaves.
-    pub(crate) async fn ask_and_leave(mut self, request: &str, after: usize) -> anyhow::Result<()> {
-        self.stream.write_all(request.as_bytes()).await?;
+    pub(crate) async fn ask_and_leave(mut self, request: &[u8], after: usize) -> anyhow::Result<()> {
+        self.stream.write_all(request).await?;
         while self.buffer.len() < after && self.more().await? {}
         Ok(())
     }
 
-    async fn exchange(&mut self, request: &str, is_head: bool) -> anyhow::Result<Answer> {
-        self.stream.write_all(request.as_bytes()).await?;
+    async fn exchange(&mut self, request: &[u8], is_head: bool) -> anyhow::Result<Answer> {
+        self.stream.write_all(request).await?;
         let mut answer = self.head().await?;
         if is_head || matches!(answer.status, 204 | 304) {
             answer.whole = true;
@@ -139,7 +156,7 @@ impl Wire {
         self.buffer.reserve(64 * 1024);
         match self.stream.read_buf(&mut self.buffer).await {
             Ok(read) => Ok(read > 0),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -2,6 +2,10 @@
 //!
 //! Each answers once it is committed and on its way to the edges; with `?wait_ms=` once every edge that is alive stands on it, or that
 //! time is over. The answer names the edges that do and those that do not, as they reported.
+//!
+//! Where nobody decided before there is no last good version that could go on while edges get the first one ready. So that one is pushed first,
+//! decides when the edges have it, or do not get it in time, and the answer comes when they stand on it, or do not in that time: whoever reads "active" may
+//! rely on every edge that is not named.
 
 use std::time::Duration;
 
@@ -22,6 +26,12 @@ use crate::store::{Write, edges, keys, transaction};
 
 /// Longest wait for edges, in milliseconds.
 const WAIT_MAX_MS: u64 = 60_000;
+
+/// How long a rule's first version may take to be ready, where the caller waits for less: a policy that brings an interpreter is compiled in six seconds.
+const FIRST_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long it may then take to be in force where it is ready: a flip, and the report of it.
+const FLIP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reports that came to another process over the same database wake nobody here.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -221,9 +231,20 @@ async fn carry_out(
     wait_ms: u64,
 ) -> Result<Json<Answer>, ApiError> {
     let began = tokio::time::Instant::now();
-    let (done, revision, wanted) = change(parts, caller, name, wish).await?;
     let wait = Duration::from_millis(wait_ms.min(WAIT_MAX_MS));
-    let edges = settled(parts, &wanted, revision, began + wait).await?;
+    let is_first = match &wish.act {
+        Act::Activate(version) => {
+            ready_first(parts, caller, name, version, &wish, began + wait.max(FIRST_WITHIN)).await?
+        }
+        _ => false,
+    };
+    let (done, revision, wanted) = change(parts, caller, name, wish).await?;
+    let (end, whom) = if is_first {
+        ((began + wait).max(tokio::time::Instant::now() + FLIP_WITHIN), Whom::Ready)
+    } else {
+        (began + wait, Whom::Alive)
+    };
+    let edges = settled(parts, &wanted, revision, whom, end).await?;
     let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let policy = super::shown(parts, name).await?;
     let (word, version, from) = match done {
@@ -231,6 +252,28 @@ async fn carry_out(
         None => ("none", wanted.version.clone(), None),
     };
     Ok(Json(Answer { policy, done: word, version, from, revision, waited_ms, edges }))
+}
+
+/// Has edges get a version ready that is to decide where nobody does. Whether they did is said by the answer to what comes next. `false`: somebody decides.
+async fn ready_first(
+    parts: &Parts,
+    caller: &Caller,
+    name: &str,
+    version: &str,
+    wish: &Wish,
+    end: tokio::time::Instant,
+) -> Result<bool, ApiError> {
+    if policies::one(&parts.store, name).await?.is_none_or(|(policy, _)| policy.active.is_some()) {
+        return Ok(false);
+    }
+    let reported = edges::list(&parts.store).await?;
+    let standings = Standings::new(&reported, &Wanted::ready(name, version), 0, clock::now_ms());
+    if !wish.only_if_ready && !standings.not_ready.is_empty() {
+        let push = Wish::of(Act::Push(version.to_owned()));
+        let (_, revision, wanted) = change(parts, caller, name, push).await?;
+        settled(parts, &wanted, revision, Whom::Alive, end).await?;
+    }
+    Ok(true)
 }
 
 /// Changes it in one transaction, and tells it. Answers the revision with which it is told.
@@ -378,17 +421,29 @@ fn only_if_ready(reported: &[view::Reported], policy: &str, version: &str, now: 
     ))
 }
 
-/// Looks until every edge that is alive stands as wanted, or until `end`.
+/// Which edges are waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Those that are alive.
+    Alive,
+    /// Of these, those that have the version ready: the others had their time.
+    Ready,
+}
+
+/// Looks until every edge that is waited for stands as wanted, or until `end`.
 async fn settled(
     parts: &Parts,
     wanted: &Wanted,
     revision: u64,
+    whom: Whom,
     end: tokio::time::Instant,
 ) -> Result<Standings, ApiError> {
     let mut reports = parts.policies.reports.subscribe();
     loop {
         let standings = Standings::new(&edges::list(&parts.store).await?, wanted, revision, clock::now_ms());
-        if standings.not_on.is_empty() || tokio::time::Instant::now() >= end {
+        let lacks = |edge: &view::Missing| standings.not_ready.iter().any(|missing| missing.edge == edge.edge);
+        let is_settled = standings.not_on.iter().all(|edge| whom == Whom::Ready && lacks(edge));
+        if is_settled || tokio::time::Instant::now() >= end {
             return Ok(standings);
         }
         tokio::select! {

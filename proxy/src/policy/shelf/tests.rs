@@ -95,19 +95,20 @@ fn a_restart_goes_on_with_what_decided_last() {
     before.tell(vec![doc("p", None, &["1"]), doc("q", None, &["1"])]);
     make(&mut before, "1");
     before.tell(vec![doc("p", Some("1"), &["1"]), doc("q", Some("9"), &["9"])]);
-    assert_eq!(decides(&mut before), only("p@1"));
+    assert_eq!(decides(&mut before), (vec!["p@1".to_owned()], vec!["q".to_owned()]));
     let mut shelf = Shelf::default();
     shelf.recall(before.record().clone());
     shelf.tell(vec![doc("p", Some("2"), &["2"]), doc("q", Some("9"), &["9"])]);
     assert_eq!(
         decides(&mut shelf),
-        (vec![], vec!["p".to_owned()]),
+        (vec![], vec!["p".to_owned(), "q".to_owned()]),
         "nobody is let in before the last good one is there"
     );
     let at_work: Vec<String> = shelf.missing_at_work().iter().map(Use::label).collect();
     assert_eq!(at_work, ["p@2", "q@9", "p@1"], "what should decide, then what did");
     make(&mut shelf, "1");
-    assert_eq!(decides(&mut shelf), only("p@1"), "and of q nobody ever decided");
+    let lacking = (vec!["p@1".to_owned()], vec!["q".to_owned()]);
+    assert_eq!(decides(&mut shelf), lacking, "and of q nobody ever decided");
     assert_eq!(shelf.kept(), BTreeMap::from([("p".to_owned(), true), ("q".to_owned(), true)]));
 }
 
@@ -120,7 +121,27 @@ fn an_edge_that_knows_of_nothing_goes_by_the_fail_mode_until_it_does() {
     let arrangement = shelf.arrange();
     assert_eq!((arrangement.unready, arrangement.unready_schemes), (vec!["closed".to_owned()], true));
     shelf.tell(vec![doc("closed", Some("2"), &["2"]), open, doc("later", Some("1"), &["1"])]);
-    assert_eq!(decides(&mut shelf).1, ["closed"], "still; but one that came meanwhile was not in force before");
+    assert_eq!(decides(&mut shelf).1, ["closed", "later"], "still, and so does one that came meanwhile");
+}
+
+#[test]
+fn a_rule_that_comes_into_force_is_not_passed_by_while_its_version_is_made() {
+    let mut shelf = Shelf::default();
+    shelf.tell(vec![doc("p", None, &["1", "2"])]);
+    assert_eq!(decides(&mut shelf), (vec![], vec![]), "nobody said that it holds");
+    shelf.tell(vec![doc("p", Some("1"), &["1", "2"])]);
+    assert_eq!(decides(&mut shelf), (vec![], vec!["p".to_owned()]));
+    assert!(shelf.standings().iter().all(|standing| !standing.is_deciding && !standing.is_ready));
+    make(&mut shelf, "1");
+    assert_eq!(decides(&mut shelf), only("p@1"));
+    // Turned off, and on again with a version that is not there: the one from before has no say any more.
+    shelf.tell(vec![doc("p", None, &["1", "2"])]);
+    assert_eq!(decides(&mut shelf), (vec![], vec![]));
+    shelf.tell(vec![doc("p", Some("2"), &["1", "2"])]);
+    assert_eq!(decides(&mut shelf), (vec![], vec!["p".to_owned()]));
+    let open = PolicyDoc { on_failure: PolicyFailMode::Open, ..doc("p", Some("2"), &["1", "2"]) };
+    shelf.tell(vec![open]);
+    assert_eq!(decides(&mut shelf), (vec![], vec![]), "one that fails open lets them pass");
 }
 
 #[test]
