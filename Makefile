@@ -20,6 +20,10 @@ PLANTED_SECONDS ?= 300
 # How long the jobs' soak kills, and how many songs it uploads meanwhile.
 JOBS_SOAK_SECONDS ?= 600
 JOBS_SOAK_UPLOADS ?= 200
+# The long form of what `make test` asks of the API: seed, examples of each route, and how long it may take.
+SCHEMATHESIS_SEED ?= 20261125
+SCHEMATHESIS_EXAMPLES ?= 100
+SCHEMATHESIS_SECONDS ?= 1800
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
@@ -128,6 +132,12 @@ facts-soak: build ## Ten minutes of players over edges that are killed, every fa
 jobs-soak: test-parts ## Two control planes and three workers under kill -9 for ten minutes, on MariaDB (JOBS_SOAK_SECONDS, JOBS_SOAK_UPLOADS)
 	SEGUE_JOBS_SOAK_SECONDS=$(JOBS_SOAK_SECONDS) SEGUE_JOBS_SOAK_UPLOADS=$(JOBS_SOAK_UPLOADS) \
 	  testkit/with-mariadb cargo test --release --locked -p segue --test it queue:: -- --nocapture
+
+.PHONY: schemathesis
+schemathesis: test-parts python ## Every route against the OpenAPI document (SCHEMATHESIS_SEED, SCHEMATHESIS_EXAMPLES, SCHEMATHESIS_SECONDS)
+	SEGUE_TEST_PYTHON=$(PYTHON) SEGUE_SCHEMATHESIS_SEED=$(SCHEMATHESIS_SEED) SEGUE_SCHEMATHESIS_EXAMPLES=$(SCHEMATHESIS_EXAMPLES) \
+	  SEGUE_SCHEMATHESIS_SECONDS=$(SCHEMATHESIS_SECONDS) \
+	  cargo test --release --locked -p segue --test it schemathesis:: -- --nocapture
 
 .PHONY: fuzz fuzz-planted fuzz-tools
 fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)

@@ -101,16 +101,21 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) name: String,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Whether its token has a scope beside the one that the route needs.
+    pub(crate) fn has(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|has| *has == scope || *has == Scope::Admin)
+    }
 }
 
 /// Whether the token has `scope`, and whose it is.
 async fn authorize(parts: &Parts, secret: &str, address: IpAddr, scope: Scope) -> Result<Caller, ApiError> {
     let token = parts.access.token(&parts.store, secret, address).await?;
-    if token.scopes.iter().any(|has| *has == scope || *has == Scope::Admin) {
-        Ok(Caller { name: token.name.clone() })
-    } else {
-        Err(ApiError::Forbidden(scope.word()))
-    }
+    let caller = Caller { name: token.name.clone(), scopes: token.scopes.clone() };
+    if caller.has(scope) { Ok(caller) } else { Err(ApiError::Forbidden(scope.word())) }
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {

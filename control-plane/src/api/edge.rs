@@ -195,10 +195,13 @@ pub(crate) async fn list(State(parts): State<Shared>) -> Result<Json<Edges>, Api
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Shipment {
+    #[param(pattern = "^[A-Za-z0-9._-]+$")]
     edge: String,
     /// Names the folder of facts, anew when that is made anew.
+    #[param(pattern = "^[A-Za-z0-9._-]+$")]
     log: String,
     /// `facts` or `denials`.
+    #[param(pattern = "^(facts|denials)$")]
     stream: String,
     /// Where the records begin, in the edge's log.
     from: u64,

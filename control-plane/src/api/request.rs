@@ -32,6 +32,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             _ => ApiError::invalid("the request's body could not be read to its end"),
         })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // Derived readers also take a list of a struct's fields in their order, which no document says.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::invalid("the request's body is not a JSON object"));
+        }
         let value = serde_json::from_slice(text)
             .map_err(|error| ApiError::invalid(format!("the request's body is not what this route takes: {error}")))?;
         Ok(Self(value))
@@ -60,6 +64,7 @@ pub(crate) struct Page {
     #[serde(default)]
     limit: Option<u32>,
     #[serde(default)]
+    #[param(pattern = "^[0-9]{1,18}-")]
     after: Option<String>,
 }
 
@@ -71,7 +76,9 @@ impl Page {
     /// The creation time and id of the last row of the page before.
     pub(crate) fn cursor(&self) -> Result<Option<(i64, &str)>, ApiError> {
         let Some(after) = self.after.as_deref() else { return Ok(None) };
-        let read = after.split_once('-').and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id)));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 18;
+        let read = after.split_once('-').filter(|(at, _)| digits(at));
+        let read = read.and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id)));
         read.map(Some).ok_or_else(|| ApiError::invalid("`after` is not the `next` of a page"))
     }
 
