@@ -93,7 +93,8 @@ async fn objects(config: &ControlConfig) -> Vec<Finding> {
     // A store says of an object that it is not there, whether there is a bucket or not.
     match objects.has_bucket().await {
         Ok(false) if config.objects.create_bucket => {
-            let seen = format!("the store answers; the bucket {} will be made at the first start", config.objects.bucket);
+            let seen =
+                format!("the store answers; the bucket {} will be made at the first start", config.objects.bucket);
             return vec![Finding::well("objects", seen)];
         }
         Ok(false) => {

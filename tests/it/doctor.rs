@@ -6,12 +6,13 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::column::{Findings, free_port, ill};
 use crate::roles::{ADMIN, Role, WORKER, objects};
+use crate::uploads::moto;
 
 const EDGE: &str = "edge-token-of-the-tests";
 
@@ -93,8 +94,8 @@ async fn slow_clock() -> anyhow::Result<SocketAddr> {
         while let Ok((mut client, _)) = listener.accept().await {
             let answer = answer.clone();
             tokio::spawn(async move {
-                let mut head = [0; 4096];
-                client.read(&mut head).await?;
+                let mut lines = BufReader::new(&mut client).lines();
+                while lines.next_line().await?.is_some_and(|line| !line.is_empty()) {}
                 client.write_all(answer.as_bytes()).await?;
                 client.shutdown().await
             });
@@ -115,7 +116,9 @@ async fn an_edge_is_told_what_is_the_matter_and_what_to_do() -> anyhow::Result<(
     };
 
     ill(&sick.examine(&with("/origin/endpoint", json!(gone))?, &[]).await?, "origin", "check endpoint")?;
-    ill(&sick.examine(&with("/origin/bucket", json!("other"))?, &[]).await?, "origin", "bucket")?;
+    // This store has no bucket, and says so; the other one says of any object that it is not there.
+    let (_moto, empty) = moto().await?;
+    ill(&sick.examine(&with("/origin/endpoint", json!(empty))?, &[]).await?, "origin", "bucket")?;
     ill(&sick.examine(&with("/origin/secret_key", json!("wrong"))?, &[]).await?, "origin", "both keys")?;
     let slow = format!("http://{}", slow_clock().await?);
     ill(&sick.examine(&with("/origin/endpoint", json!(slow))?, &[]).await?, "origin.clock", "NTP")?;
@@ -127,7 +130,9 @@ async fn an_edge_is_told_what_is_the_matter_and_what_to_do() -> anyhow::Result<(
     ill(&sick.examine(&redis, &[]).await?, "redis", "Redis runs")?;
 
     let mut keyless = sick.edge()?;
-    keyless.as_object_mut().context("no object")?.remove("control");
+    for section in ["control", "snapshot"] {
+        keyless.as_object_mut().context("no object")?.remove(section);
+    }
     ill(&sick.examine(&keyless, &[]).await?, "keys", "[keys]")?;
 
     let mut taken = sick.edge()?;
@@ -154,7 +159,8 @@ async fn a_worker_is_told_what_is_the_matter_and_what_to_do() -> anyhow::Result<
     ill(&told, "objects", "check [objects] endpoint")?;
     let seen = told.of("objects")?["seen"].as_str().unwrap_or_default().to_owned();
     ensure!(seen.contains("refused"), "it says no more than that there is no answer: {seen}");
-    ill(&sick.examine(&with("/objects/bucket", json!("other"))?, &[]).await?, "objects", "bucket")?;
+    let (_moto, empty) = moto().await?;
+    ill(&sick.examine(&with("/objects/endpoint", json!(empty))?, &[]).await?, "objects", "bucket")?;
     ill(&sick.examine(&with("/objects/secret_key", json!("wrong"))?, &[]).await?, "objects", "both keys")?;
     let slow = format!("http://{}", slow_clock().await?);
     ill(&sick.examine(&with("/objects/endpoint", json!(slow))?, &[]).await?, "objects.clock", "NTP")?;
@@ -165,6 +171,26 @@ async fn a_worker_is_told_what_is_the_matter_and_what_to_do() -> anyhow::Result<
     std::fs::write(&file, "")?;
     let blocked = with("/transcode/work_dir", json!(file.join("work").display().to_string()))?;
     ill(&sick.examine(&blocked, &[]).await?, "transcode.work_dir", "make it writable")
+}
+
+/// A store answers for an object in a bucket that is not there as for one that is not in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_is_told_that_there_is_no_bucket() -> anyhow::Result<()> {
+    let (_moto, empty) = moto().await?;
+    let dir = tempfile::Builder::new().prefix("segue-doctor-").tempdir()?;
+    let mut config = json!({
+        "listen": "127.0.0.1:0", "edge": { "base_url": "http://127.0.0.1:9" }, "objects": s3(&empty),
+        "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
+        "keys": { "k1": "0123456789abcdef0123456789abcdef" }, "tokens": { "admin": ADMIN },
+    });
+    ill(&examine(dir.path(), &config, &[]).await?, "objects", "create_bucket")?;
+    config["objects"]["create_bucket"] = json!(true);
+    let told = examine(dir.path(), &config, &[]).await?;
+    told.is_well("objects")?;
+    ensure!(told.succeeded, "{told:?}");
+    let gone = format!("http://127.0.0.1:{}", free_port()?);
+    config["objects"] = s3(&gone);
+    ill(&examine(dir.path(), &config, &[]).await?, "objects", "check [objects] endpoint")
 }
 
 /// A secret that is named and not there is said before anything is looked at.

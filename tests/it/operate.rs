@@ -27,7 +27,9 @@ async fn the_page_for_operators_leads_to_a_song_that_plays_through_two_edges() -
     }
     ensure!(output.status.success(), "{said}");
     // Each section was come to, and nothing of it was passed over but what wants systemd.
-    for words in ["## 1. The parts", "## 2. Secrets", "## 4. Control plane and worker", "## 5. Two edges", "## 6. A song"] {
+    for words in
+        ["## 1. The parts", "## 2. Secrets", "## 4. Control plane and worker", "## 5. Two edges", "## 6. A song"]
+    {
         ensure!(said.contains(words), "the page has no {words:?} any more, or it was not come to:\n{said}");
     }
     ensure!(said.contains("three plays are counted, and both edges are alive and current"), "{said}");

@@ -129,8 +129,9 @@ impl Store {
             .content_type(content_type)
             .content_length(i64::try_from(body.len()).unwrap_or(i64::MAX))
             .body(ByteStream::from(body));
-        put.send().await.map(|_| ()).map_err(|error| {
-            StoreError::Failed { what: format!("PUT {key}"), cause: DisplayErrorContext(&error).to_string() }
+        put.send().await.map(|_| ()).map_err(|error| StoreError::Failed {
+            what: format!("PUT {key}"),
+            cause: DisplayErrorContext(&error).to_string(),
         })
     }
 }

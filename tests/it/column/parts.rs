@@ -315,7 +315,8 @@ impl Findings {
     /// Nothing is ill, and nothing doubtful but what depends on this machine.
     pub(crate) fn all_is_well(&self, but: &[&str]) -> anyhow::Result<()> {
         let fine = |finding: &&Value| {
-            finding["health"] == "well" || finding["health"] == "doubtful" && but.iter().any(|part| finding["part"] == *part)
+            finding["health"] == "well"
+                || finding["health"] == "doubtful" && but.iter().any(|part| finding["part"] == *part)
         };
         let not: Vec<_> = self.all.iter().filter(|finding| !fine(finding)).collect();
         ensure!(self.succeeded && not.is_empty(), "{not:?}");
