@@ -40,7 +40,7 @@ DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
 # A policy in C, and nginx, which judges a ticket scheme.
 AUTHOR_PACKAGES := clang-19 nginx
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
+TEST_PACKAGES := $(DEMO_PACKAGES) curl iproute2 chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 

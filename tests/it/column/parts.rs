@@ -121,9 +121,8 @@ async fn mariadb(dir: &Path, password: &str) -> anyhow::Result<Server> {
     for (name, value) in [("datadir", &data), ("socket", &dir.join("m.sock")), ("init-file", &dir.join("init.sql"))] {
         arguments.push(format!("--{name}={}", path_text(value)?));
     }
-    arguments.extend(["--bind-address=127.0.0.1", "--skip-name-resolve=OFF"].map(str::to_owned));
+    arguments.extend(["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=128M"].map(str::to_owned));
     arguments.push(format!("--port={port}"));
-    arguments.push("--innodb-buffer-pool-size=128M".to_owned());
     Server::new("mariadbd", arguments, port, dir.join("mariadb.log")).await
 }
 
