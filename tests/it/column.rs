@@ -45,6 +45,7 @@ impl House {
         control.set("edge.base_url", &edge)?;
         let mut controls = Vec::new();
         for name in ["control-1", "control-2"] {
+            control.set("facts.dir", &parts.path(&format!("kept-{name}")))?;
             controls.push(parts.role("control", name, &control, &[]).await?);
         }
         let api = parts.balance(controls.iter().filter_map(Role::addr).collect()).await?;
