@@ -20,6 +20,10 @@ PLANTED_SECONDS ?= 300
 # How long the jobs' soak kills, and how many songs it uploads meanwhile.
 JOBS_SOAK_SECONDS ?= 600
 JOBS_SOAK_UPLOADS ?= 200
+# The long form of what `make test` asks of the API: seed, examples of each route, and how long it may take.
+SCHEMATHESIS_SEED ?= 20261125
+SCHEMATHESIS_EXAMPLES ?= 100
+SCHEMATHESIS_SECONDS ?= 1800
 
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
@@ -36,7 +40,7 @@ DEMO_PACKAGES := $(BUILD_PACKAGES) ffmpeg
 POLICY_PACKAGES := rustc-web cargo-web rust-web-src lld-19
 # A policy in C, and nginx, which judges a ticket scheme.
 AUTHOR_PACKAGES := clang-19 nginx
-TEST_PACKAGES := $(DEMO_PACKAGES) chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
+TEST_PACKAGES := $(DEMO_PACKAGES) curl iproute2 chromium asc-music redis-server mariadb-server openssl systemd python3-venv $(POLICY_PACKAGES) $(AUTHOR_PACKAGES)
 BENCH_PACKAGES := $(BUILD_PACKAGES) wrk nginx-extras openssl util-linux
 FUZZ_PACKAGES := $(BUILD_PACKAGES) patch xz-utils
 
@@ -133,6 +137,12 @@ facts-soak: build ## Ten minutes of players over edges that are killed, every fa
 jobs-soak: test-parts ## Two control planes and three workers under kill -9 for ten minutes, on MariaDB (JOBS_SOAK_SECONDS, JOBS_SOAK_UPLOADS)
 	SEGUE_JOBS_SOAK_SECONDS=$(JOBS_SOAK_SECONDS) SEGUE_JOBS_SOAK_UPLOADS=$(JOBS_SOAK_UPLOADS) \
 	  testkit/with-mariadb cargo test --release --locked -p segue --test it queue:: -- --nocapture
+
+.PHONY: schemathesis
+schemathesis: test-parts python ## Every route against the OpenAPI document (SCHEMATHESIS_SEED, SCHEMATHESIS_EXAMPLES, SCHEMATHESIS_SECONDS)
+	SEGUE_TEST_PYTHON=$(PYTHON) SEGUE_SCHEMATHESIS_SEED=$(SCHEMATHESIS_SEED) SEGUE_SCHEMATHESIS_EXAMPLES=$(SCHEMATHESIS_EXAMPLES) \
+	  SEGUE_SCHEMATHESIS_SECONDS=$(SCHEMATHESIS_SECONDS) \
+	  cargo test --release --locked -p segue --test it schemathesis:: -- --nocapture
 
 .PHONY: fuzz fuzz-planted fuzz-tools
 fuzz: fuzz-tools ## Every fuzz target for ten minutes on one core (FUZZ_SECONDS)

@@ -103,6 +103,14 @@ pub(crate) async fn seed(store: &Store, config: &TokensConfig) -> Result<(), Sto
 pub(crate) struct Caller {
     pub(crate) id: String,
     pub(crate) name: String,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Whether its token has a scope beside the one that the route needs.
+    pub(crate) fn has(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|has| *has == scope || *has == Scope::Admin)
+    }
 }
 
 /// Of an answer: the request was refused before its route saw it.
@@ -118,16 +126,12 @@ async fn authorize(
     noted: Option<&Noted>,
 ) -> Result<Caller, ApiError> {
     let token = parts.access.token(&parts.store, secret, address).await?;
-    let caller = Caller { id: token.id.clone(), name: token.name.clone() };
+    let caller = Caller { id: token.id.clone(), name: token.name.clone(), scopes: token.scopes.clone() };
     // Also of a token that lacks the scope it is known whose it is.
     if let Some(noted) = noted {
         noted.comes_from(&caller);
     }
-    if token.scopes.iter().any(|has| *has == scope || *has == Scope::Admin) {
-        Ok(caller)
-    } else {
-        Err(ApiError::Forbidden(scope.word()))
-    }
+    if caller.has(scope) { Ok(caller) } else { Err(ApiError::Forbidden(scope.word())) }
 }
 
 /// The secret that a request carries.

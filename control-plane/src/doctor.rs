@@ -90,6 +90,20 @@ async fn objects(config: &ControlConfig) -> Vec<Finding> {
         Err(error) => return vec![Finding::ill("objects", error.to_string(), "no HTTP client can be made here")],
     };
     let mut findings = Vec::new();
+    // A store says of an object that it is not there, whether there is a bucket or not.
+    match objects.has_bucket().await {
+        Ok(false) if config.objects.create_bucket => {
+            let seen =
+                format!("the store answers; the bucket {} will be made at the first start", config.objects.bucket);
+            return vec![Finding::well("objects", seen)];
+        }
+        Ok(false) => {
+            let seen = format!("there is no bucket {}", config.objects.bucket);
+            return vec![Finding::ill("objects", seen, "make it, or set [objects] create_bucket = true")];
+        }
+        Ok(true) => {}
+        Err(error) => return vec![Finding::ill("objects", error.to_string(), OBJECTS_ADVICE)],
+    }
     match objects.head(PROBE).await {
         Ok(_) => findings.push(Finding::well("objects", format!("the bucket {} answers", config.objects.bucket))),
         Err(error) => return vec![Finding::ill("objects", error.to_string(), OBJECTS_ADVICE)],

@@ -123,12 +123,17 @@ impl Objects {
         Self { client: client(&config.endpoint), signer, bucket: config.bucket.clone() }
     }
 
+    /// Whether the bucket is there.
+    pub(crate) async fn has_bucket(&self) -> Result<bool, ObjectsError> {
+        let Err(error) = self.client.head_bucket().bucket(&self.bucket).send().await else { return Ok(true) };
+        let missing = error.raw_response().is_some_and(|response| response.status().as_u16() == 404);
+        if missing { Ok(false) } else { Err(failed("look for bucket", &self.bucket, &error)) }
+    }
+
     /// Makes the bucket, unless it is there.
     pub(crate) async fn create_bucket(&self) -> Result<(), ObjectsError> {
-        let Err(error) = self.client.head_bucket().bucket(&self.bucket).send().await else { return Ok(()) };
-        let missing = error.raw_response().is_some_and(|response| response.status().as_u16() == 404);
-        if !missing {
-            return Err(failed("look for bucket", &self.bucket, &error));
+        if self.has_bucket().await? {
+            return Ok(());
         }
         match self.client.create_bucket().bucket(&self.bucket).send().await {
             Ok(_) => Ok(()),

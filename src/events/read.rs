@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use segue_events::{EventLog, FluvioConfig, FluvioReader, LogOptions};
+use serde_json::Value;
 
+use super::Filter;
 use crate::cli::say;
 
 /// Between two looks at a topic that had nothing new.
@@ -35,6 +37,20 @@ pub(crate) struct Read {
     /// Go on with what comes, until Ctrl-C
     #[arg(long)]
     follow: bool,
+    /// Only where a field has this value (repeat for several): track=…, sid=…, edge=…, cache=…, reason=…
+    #[arg(long = "filter", value_name = "FIELD=VALUE")]
+    filters: Vec<Filter>,
+}
+
+/// Whether a record passes all filters. What is no JSON has no field that one could name.
+fn passes(filters: &[Filter], record: &str) -> bool {
+    filters.is_empty()
+        || serde_json::from_str::<Value>(record).is_ok_and(|event| filters.iter().all(|filter| filter.lets(&event)))
+}
+
+/// Prints a record that passes.
+fn print(filters: &[Filter], record: &str) -> anyhow::Result<()> {
+    if passes(filters, record) { say(record) } else { Ok(()) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,7 +73,7 @@ enum Place {
 
 pub(crate) async fn run(args: Read) -> anyhow::Result<ExitCode> {
     match (&args.log, &args.fluvio) {
-        (Some(dir), _) => log(dir, args.what)?,
+        (Some(dir), _) => log(dir, &args)?,
         (None, Some(address)) => fluvio(address, &args).await?,
         (None, None) => {}
     }
@@ -65,10 +81,10 @@ pub(crate) async fn run(args: Read) -> anyhow::Result<ExitCode> {
 }
 
 /// Opening a log appends what its edge had noted and not settled when it died, as the edge itself would.
-fn log(dir: &std::path::Path, what: What) -> anyhow::Result<()> {
+fn log(dir: &std::path::Path, args: &Read) -> anyhow::Result<()> {
     ensure!(dir.join("facts").is_dir(), "{} is no folder of facts", dir.display());
     let events = EventLog::open(dir, "reader", LogOptions::default())?;
-    let log = match what {
+    let log = match args.what {
         What::Facts => events.facts(),
         What::Denials => events.denials(),
         What::Plays => anyhow::bail!("plays are in no edge's log; the tally makes them"),
@@ -80,7 +96,7 @@ fn log(dir: &std::path::Path, what: What) -> anyhow::Result<()> {
             return Ok(());
         }
         for (_, record) in batch.records {
-            say(record)?;
+            print(&args.filters, &record)?;
         }
         at = batch.next;
     }
@@ -109,7 +125,7 @@ async fn fluvio(address: &str, args: &Read) -> anyhow::Result<()> {
             idle &= fetched.next == *at;
             *at = fetched.next;
             for (_, record) in fetched.records {
-                say(record)?;
+                print(&args.filters, &record)?;
             }
         }
         if !args.follow && partitions.iter().all(|(_, at, end)| at >= end) {
@@ -118,5 +134,21 @@ async fn fluvio(address: &str, args: &Read) -> anyhow::Result<()> {
         if idle {
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn records_pass_where_every_filter_does() {
+        let filters = |texts: &[&str]| -> Vec<Filter> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let record = r#"{"track":"abc","edge":"e1","status":206}"#;
+        assert!(passes(&[], record) && passes(&[], "no JSON"));
+        assert!(passes(&filters(&["track=abc", "status=206"]), record));
+        assert!(!passes(&filters(&["track=abc", "edge=e2"]), record));
+        assert!(!passes(&filters(&["track=abc"]), "no JSON"));
     }
 }

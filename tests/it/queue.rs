@@ -59,7 +59,7 @@ impl Dice {
 }
 
 /// Gives each connection to a control plane that takes it, one after the other.
-async fn balancer(behind: Vec<SocketAddr>) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn balancer(behind: Vec<SocketAddr>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (behind, next) = (Arc::new(behind), Arc::new(AtomicUsize::new(0)));

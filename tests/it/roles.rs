@@ -28,6 +28,7 @@ const EDGE: &str = "edge-token-of-the-tests";
 pub(crate) struct Role {
     config: PathBuf,
     role: &'static str,
+    variables: Vec<(String, String)>,
     pub(crate) log: PathBuf,
     child: Child,
     addr: Option<SocketAddr>,
@@ -35,13 +36,32 @@ pub(crate) struct Role {
 
 impl Role {
     pub(crate) async fn start(dir: &Path, role: &'static str, name: &str, config: &Value) -> anyhow::Result<Self> {
+        Self::start_with(dir, role, name, &toml::to_string(config)?, Vec::new()).await
+    }
+
+    /// The same with a configuration as it is written, and variables of the environment.
+    pub(crate) async fn start_with(
+        dir: &Path,
+        role: &'static str,
+        name: &str,
+        config: &str,
+        variables: Vec<(String, String)>,
+    ) -> anyhow::Result<Self> {
         let path = dir.join(format!("{name}.toml"));
-        std::fs::write(&path, toml::to_string(config)?)?;
+        std::fs::write(&path, config)?;
         let log = dir.join(format!("{name}.log"));
-        let child = spawn(role, &path, &log)?;
-        let mut this = Self { config: path, role, log, child, addr: None };
+        let child = spawn(role, &path, &log, &variables)?;
+        let mut this = Self { config: path, role, variables, log, child, addr: None };
         this.ready(0).await?;
         Ok(this)
+    }
+
+    /// Ends it as systemd does, and gives its exit status.
+    pub(crate) async fn stop(&mut self, within: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.context("it has ended already")?, rustix::process::Signal::TERM)?;
+        let ended = tokio::time::timeout(within, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} did not end within {within:?}", self.log.display()))??)
     }
 
     /// Waits for the word in the log behind `from`, and reads the address that stands there.
@@ -72,7 +92,7 @@ impl Role {
             std::fs::write(&self.config, toml::to_string(&config)?)?;
         }
         let from = std::fs::read_to_string(&self.log)?.len();
-        self.child = spawn(self.role, &self.config, &self.log)?;
+        self.child = spawn(self.role, &self.config, &self.log, &self.variables)?;
         self.ready(from).await
     }
 
@@ -85,10 +105,11 @@ impl Role {
     }
 }
 
-fn spawn(role: &str, config: &Path, log: &Path) -> anyhow::Result<Child> {
+fn spawn(role: &str, config: &Path, log: &Path, variables: &[(String, String)]) -> anyhow::Result<Child> {
     Command::new(crate::SEGUE)
         .args([role, "--config"])
         .arg(config)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::options().create(true).append(true).open(log)?)

@@ -99,7 +99,7 @@ impl Bench {
 }
 
 /// `moto`, in a process of its own.
-async fn moto() -> anyhow::Result<(Child, String)> {
+pub(crate) async fn moto() -> anyhow::Result<(Child, String)> {
     let mut child = Command::from(python()?)
         .arg(script())
         .arg("moto")

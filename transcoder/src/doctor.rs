@@ -3,7 +3,7 @@
 //! Invariants: what is written to look whether it can be is removed again; a secret is in no finding.
 //! On failure: that is what it is for; every look has a time limit and ends in a finding.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use segue_config::Finding;
@@ -38,6 +38,7 @@ pub async fn examine(config: &TranscodeConfig) -> Vec<Finding> {
     if let Some(encryption) = &config.encryption {
         findings.extend(wrapping(config, encryption).await);
     }
+    findings.extend(clock(&config.objects.endpoint).await);
     findings
 }
 
@@ -56,6 +57,16 @@ async fn wrapping(config: &TranscodeConfig, encryption: &Encryption) -> Option<F
         Err(error) => Finding::ill(&part, error.to_string(), "see the finding on [objects]"),
     };
     Some(finding)
+}
+
+/// A signature is told by the clock: a store refuses one that is minutes off. Of a store that does not answer another finding tells.
+async fn clock(endpoint: &str) -> Option<Finding> {
+    let http = reqwest::Client::builder().timeout(WITHIN).no_proxy().build().ok()?;
+    // Whatever it answers, its head says when.
+    let answer = http.get(endpoint).send().await.ok()?;
+    let date = httpdate::parse_http_date(answer.headers().get("date")?.to_str().ok()?).ok()?;
+    let since = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok();
+    Some(Finding::clock("objects.clock", "the object store", since(date)? - since(SystemTime::now())?, 1000))
 }
 
 async fn ffmpeg() -> Vec<Finding> {
@@ -139,7 +150,7 @@ async fn control(config: &TranscodeConfig) -> Option<Finding> {
 async fn objects(config: &TranscodeConfig) -> Option<Finding> {
     let store = Store::new(&config.objects);
     let checked = async {
-        store.put(PROBE, Bytes::from_static(b"written by segue doctor, and removed again"), "text/plain").await?;
+        store.put_once(PROBE, Bytes::from_static(b"written by segue doctor, and removed again"), "text/plain").await?;
         store.open(PROBE).await?;
         store.remove(PROBE).await
     };

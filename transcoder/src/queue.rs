@@ -202,7 +202,8 @@ impl Queue {
 
     /// Whether the control plane takes this token: a report on a job that nobody has is refused for the job's sake.
     pub(crate) async fn knock(&self, within: Duration) -> Result<(), QueueError> {
-        let body = ProgressReport { fence: 0, stage: "doctor", progress: 0.0 };
+        // A stage that there is: a report that is wrong in itself is refused before anybody asks whose job it is.
+        let body = ProgressReport { fence: 0, stage: "fetch", progress: 0.0 };
         match self.post("/v1/worker/jobs/doctor/progress", &body, within).await {
             Ok(_) | Err(QueueError::LeaseLost | QueueError::Refused { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),

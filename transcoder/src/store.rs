@@ -104,32 +104,34 @@ impl Store {
 
     /// Writes an object whole, with retries; `Ok` means that the store has all of it.
     pub(crate) async fn put(&self, key: &str, body: Bytes, content_type: &str) -> Result<(), StoreError> {
-        let length = i64::try_from(body.len()).unwrap_or(i64::MAX);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut attempt = 1;
         loop {
-            let sent = self
-                .client
-                .put_object()
-                .bucket(&self.bucket)
-                .key(key)
-                .content_type(content_type)
-                .content_length(length)
-                .body(ByteStream::from(body.clone()))
-                .send()
-                .await;
-            match sent {
-                Ok(_) => return Ok(()),
-                Err(error) if attempt >= ATTEMPTS => {
-                    let cause = DisplayErrorContext(&error).to_string();
-                    return Err(StoreError::Failed { what: format!("PUT {key}"), cause });
-                }
+            match self.put_once(key, body.clone(), content_type).await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempt >= ATTEMPTS => return Err(error),
                 Err(error) => {
-                    tracing::debug!(key, attempt, error = %DisplayErrorContext(&error), "upload repeated");
+                    tracing::debug!(key, attempt, %error, "upload repeated");
                     attempt += 1;
                     tokio::time::sleep(backoff.wait()).await;
                 }
             }
         }
+    }
+
+    /// The same without retries over those of the SDK: for whoever wants to know what is the matter.
+    pub(crate) async fn put_once(&self, key: &str, body: Bytes, content_type: &str) -> Result<(), StoreError> {
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type(content_type)
+            .content_length(i64::try_from(body.len()).unwrap_or(i64::MAX))
+            .body(ByteStream::from(body));
+        put.send().await.map(|_| ()).map_err(|error| StoreError::Failed {
+            what: format!("PUT {key}"),
+            cause: DisplayErrorContext(&error).to_string(),
+        })
     }
 }

@@ -198,10 +198,13 @@ pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Shipment {
+    #[param(pattern = "^[A-Za-z0-9._-]+$")]
     edge: String,
     /// Names the folder of facts, anew when that is made anew.
+    #[param(pattern = "^[A-Za-z0-9._-]+$")]
     log: String,
     /// `facts` or `denials`.
+    #[param(pattern = "^(facts|denials)$")]
     stream: String,
     /// Where the records begin, in the edge's log.
     from: u64,
@@ -215,7 +218,7 @@ pub(crate) struct Shipment {
 /// Counts a batch of an edge's log: JSON records, one a line. The answer, `{"position": …}`, comes after the commit and
 /// says where to go on: at `next`, or somewhere else where the log was counted to another place before, and then nothing
 /// of the batch was counted.
-#[utoipa::path(post, path = "/v1/edge/facts", params(Shipment), request_body(content = String, description = "One JSON record a line", content_type = "application/x-ndjson"), responses((status = 200, body = Position)))]
+#[utoipa::path(post, path = "/v1/edge/facts", params(Shipment), request_body(content = Option<String>, description = "One JSON record a line; none where it is left out", content_type = "application/x-ndjson"), responses((status = 200, body = Position)))]
 pub(crate) async fn facts(
     State(parts): State<Shared>,
     Asked(shipment): Asked<Shipment>,

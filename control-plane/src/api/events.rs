@@ -25,6 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) struct Wanted {
     /// Words, separated by commas; everything where it is left out.
     #[serde(default)]
+    #[param(pattern = r"^\s*(tracks|jobs|plays|facts|denials)\s*(,\s*(tracks|jobs|plays|facts|denials)\s*)*$")]
     topics: Option<String>,
 }
 

@@ -37,6 +37,7 @@ const PLAYS: u32 = 1000;
 pub(crate) struct Wanted {
     /// `facts`, `denials` or `plays`.
     #[serde(default = "facts")]
+    #[param(pattern = "^(facts|denials|plays)$")]
     kind: String,
     /// Times, ms since the epoch: from this on, up to but not this.
     #[serde(default)]

@@ -63,6 +63,7 @@ pub(crate) async fn cancel(State(parts): State<Shared>, Path(id): Path<String>) 
 #[serde(deny_unknown_fields)]
 pub(crate) struct Urgency {
     /// Higher goes first; 0 where nothing was said.
+    #[schema(minimum = -100, maximum = 100)]
     priority: i64,
 }
 

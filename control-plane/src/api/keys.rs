@@ -60,6 +60,7 @@ pub(crate) struct NewKey {
 pub(crate) struct Rotation {
     /// How long the keys before the new one go on verifying, in seconds.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 34_560_000)]
     overlap_s: Option<i64>,
 }
 
@@ -143,7 +144,8 @@ pub(crate) async fn retire(
 ) -> Result<Json<KeyView>, ApiError> {
     let ring = parts.keys.ring();
     let key = ring.get(&kid).ok_or(ApiError::NotFound("key"))?;
-    let at = wish.at.unwrap_or_else(clock::now_s).max(0);
+    // No key ends before now: one that did would be dropped at once, and this could not say what it did.
+    let at = wish.at.unwrap_or(0).max(clock::now_s());
     let stays = |other: &Key| other.kid != kid && other.check_time(at, 0).is_ok();
     if !wish.force && !ring.iter().any(stays) {
         return Err(ApiError::conflict(
@@ -160,6 +162,9 @@ pub(crate) async fn retire(
 }
 
 async fn new_key(parts: &Parts, tx: &mut Write, wish: &NewKey) -> Result<String, ApiError> {
+    if wish.retire_at.is_some_and(|at| at <= clock::now_s()) {
+        return Err(ApiError::invalid("`retire_at` is over: the key would never be good for anything"));
+    }
     let kid = match &wish.kid {
         Some(kid) => kid.clone(),
         None => format!("k-{}", ids::other()?),

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::request::{Asked, Body, Page, track_id};
-use crate::auth::Caller;
+use crate::auth::{Caller, Scope};
 use crate::clock;
 use crate::error::ApiError;
 use crate::multipart::{self, URLS_MAX};
@@ -144,6 +144,7 @@ enum Wanted {
 #[serde(deny_unknown_fields)]
 #[schema(as = WantedParts)]
 pub(crate) struct Wish {
+    #[schema(min_items = 1, max_items = 64)]
     parts: Vec<Wanted>,
 }
 
@@ -187,7 +188,9 @@ pub(crate) async fn presign(
 #[serde(deny_unknown_fields)]
 #[schema(as = SentPart)]
 struct Sent {
+    #[schema(minimum = 1)]
     number: u32,
+    #[schema(min_length = 1)]
     etag: String,
 }
 
@@ -251,6 +254,8 @@ pub(crate) async fn abort(State(parts): State<Shared>, Path(track): Path<String>
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
+    /// On whose behalf they were begun; the caller's own where it is left out. Another's only with the scope `read`, which
+    /// shows all tracks and their publishers.
     #[serde(default)]
     publisher: Option<String>,
     #[serde(default)]
@@ -287,6 +292,10 @@ pub(crate) async fn list(
     Asked(page): Asked<Page>,
 ) -> Result<Json<UnfinishedUploads>, ApiError> {
     let publisher = which.publisher.as_deref().unwrap_or(&caller.name);
+    // A token's own name is all that binds it to a publisher: what others upload is for those who may see every track.
+    if publisher != caller.name && !caller.has(Scope::Read) {
+        return Err(ApiError::Forbidden(Scope::Read.word()));
+    }
     let (fingerprint, after) = (which.fingerprint.as_deref(), page.cursor()?);
     let rows = uploads::of_publisher(&parts.store, publisher, fingerprint, after, page.limit()).await?;
     let last = rows.last().map(|(upload, _)| (upload.created_ms, upload.track.as_str()));

@@ -118,7 +118,28 @@ fn whole() -> Value {
             complete(operation, &route);
         }
     }
+    bound_numbers(&mut document);
     document
+}
+
+/// Numbers that are read without a sign have a bound that the formats of OpenAPI (`int32`, `int64`: with one) do not say.
+fn bound_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let max = match (fields.get("format").and_then(Value::as_str), fields.get("minimum")) {
+                (Some("int32"), Some(least)) if least.as_u64().is_some() => Some(u64::from(u32::MAX)),
+                (Some("int64"), Some(least)) if least.as_u64().is_some() => Some(u64::MAX),
+                _ => None,
+            };
+            if let Some(max) = max.filter(|_| !fields.contains_key("maximum")) {
+                fields.insert("maximum".to_owned(), json!(max));
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(bound_numbers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_numbers),
+        _ => {}
+    }
 }
 
 fn operation<'d>(document: &'d mut Value, route: &Route) -> Option<&'d mut Map<String, Value>> {
@@ -148,6 +169,14 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     }
     parameters.extend(asked.into_iter().filter(|parameter| parameter["in"] != "path"));
     let has_body = operation.contains_key("requestBody");
+    // A body that may be left out is not one that may be `null`.
+    let media = operation.get_mut("requestBody").and_then(|body| body.pointer_mut("/content/application~1json"));
+    if let Some(schema) = media.and_then(|media| media.get_mut("schema")) {
+        let given = |one: &&Value| one["type"] != "null";
+        if let Some(only) = schema["oneOf"].as_array().and_then(|each| each.iter().find(given)).cloned() {
+            *schema = only;
+        }
+    }
     let errors = [
         (400, "What was sent is not what this route takes", !parameters.is_empty() || has_body),
         (401, "No token, or one that is not known", route.scope.is_some()),

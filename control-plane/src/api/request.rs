@@ -5,6 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::audit::Noted;
 use crate::error::ApiError;
@@ -37,9 +38,46 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             noted.hears(&bytes);
         }
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let value = serde_json::from_slice(text)
+        // Derived readers also take a list of a struct's fields in their order, which no document says.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::invalid("the request's body is not a JSON object"));
+        }
+        let value = read(text)
             .map_err(|error| ApiError::invalid(format!("the request's body is not what this route takes: {error}")))?;
         Ok(Self(value))
+    }
+}
+
+/// Reads a body. A whole number may come with a point: to JSON, 1.0 and 1 are one number (JSON Schema, section 6.1.1).
+fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    let first = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let mut value: Value = serde_json::from_slice(text)?;
+    // What is wrong with it may be something else: then that is said.
+    if shorten(&mut value) { serde_json::from_value(value).map_err(|_| first) } else { Err(first) }
+}
+
+/// Takes the point off whole numbers; says whether there were any.
+fn shorten(value: &mut Value) -> bool {
+    /// Larger ones are not exact in a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(whole) if whole.fract() == 0.0 && whole.abs() <= EXACT => {
+                // Whole, and within what an i64 holds, by what was just said.
+                #[allow(clippy::cast_possible_truncation)]
+                let whole = whole as i64;
+                *number = whole.into();
+                true
+            }
+            _ => false,
+        },
+        // No short cut: each of them may be one.
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| shorten(item) | any),
+        Value::Object(fields) => fields.values_mut().fold(false, |any, field| shorten(field) | any),
+        _ => false,
     }
 }
 
@@ -65,6 +103,7 @@ pub(crate) struct Page {
     #[serde(default)]
     limit: Option<u32>,
     #[serde(default)]
+    #[param(pattern = "^[0-9]{1,18}-")]
     after: Option<String>,
 }
 
@@ -76,7 +115,9 @@ impl Page {
     /// The creation time and id of the last row of the page before.
     pub(crate) fn cursor(&self) -> Result<Option<(i64, &str)>, ApiError> {
         let Some(after) = self.after.as_deref() else { return Ok(None) };
-        let read = after.split_once('-').and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id)));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 18;
+        let read = after.split_once('-').filter(|(at, _)| digits(at));
+        let read = read.and_then(|(at, id)| Some((at.parse::<i64>().ok()?, id)));
         read.map(Some).ok_or_else(|| ApiError::invalid("`after` is not the `next` of a page"))
     }
 
@@ -100,4 +141,39 @@ impl Page {
 /// A track id from the path; what cannot be one is not found without asking further.
 pub(crate) fn track_id(text: String) -> Result<String, ApiError> {
     if ids::is_track(&text) { Ok(text) } else { Err(ApiError::NotFound("track")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Wish {
+        count: i64,
+        share: f64,
+    }
+
+    async fn body(text: &'static str) -> Result<Wish, ApiError> {
+        let request = Request::new(axum::body::Body::from(text));
+        Body::<Wish>::from_request(request, &()).await.map(|body| body.0)
+    }
+
+    #[tokio::test]
+    async fn a_whole_number_is_one_with_a_point_and_without() {
+        let wish = Wish { count: -3, share: 2.0 };
+        for text in [r#"{"count":-3,"share":2}"#, r#" {"count":-3.0,"share":2.0}"#] {
+            assert_eq!(body(text).await.unwrap(), wish, "{text}");
+        }
+        for text in [r#"{"count":-3.5,"share":2.0}"#, r#"{"count":1e300,"share":2.0}"#, r#"{"count":1.0}"#] {
+            assert!(body(text).await.is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_an_object_and_no_list_of_its_fields() {
+        for text in ["[1, 2.0]", "null", "7", "\"text\"", " [", "{"] {
+            assert!(body(text).await.is_err(), "{text}");
+        }
+    }
 }

@@ -33,6 +33,7 @@ pub(crate) struct Grant {
     sub: Option<String>,
     /// Life of the ticket in seconds.
     #[serde(default)]
+    #[schema(minimum = 1)]
     ttl_s: Option<u64>,
     /// Not valid before this, seconds since the epoch.
     #[serde(default)]

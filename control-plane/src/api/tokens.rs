@@ -78,7 +78,9 @@ pub(crate) struct NewSecret {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     /// For people: who or what has it.
+    #[schema(min_length = 1)]
     name: String,
+    #[schema(min_items = 1, max_items = 6)]
     scopes: Vec<Scope>,
     /// Seconds since the epoch; no end where it is left out.
     #[serde(default)]
@@ -90,6 +92,7 @@ pub(crate) struct NewToken {
 pub(crate) struct TokenRotation {
     /// How long the secret before the new one goes on, in seconds; a day where it is left out, 0 ends it at once.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2_592_000)]
     overlap_s: Option<i64>,
 }
 

@@ -32,6 +32,7 @@ const REMOVAL_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
+    #[schema(min_length = 1)]
     filename: String,
     /// Size of the file in bytes; the upload must have exactly this.
     size: u64,
@@ -41,6 +42,7 @@ pub(crate) struct Create {
     title: Option<String>,
     /// SHA-256 of the whole file, in hex: the store (of one PUT) and the worker hold the file against it.
     #[serde(default)]
+    #[schema(pattern = "^[0-9A-Fa-f]{64}$")]
     sha256: Option<String>,
     /// Whether the file travels in parts; by its size where this is left out.
     #[serde(default)]

@@ -53,8 +53,10 @@ const STAGES: [&str; 5] = ["fetch", "probe", "measure", "encode", "publish"];
 #[schema(as = WorkerClaim)]
 pub(crate) struct Claim {
     /// Name of the worker, for people; no other process has it.
+    #[schema(min_length = 1)]
     worker: String,
     /// Random name of the process that bears the worker's name now.
+    #[schema(min_length = 1)]
     instance: String,
     #[serde(default)]
     wait_ms: u64,
@@ -196,6 +198,7 @@ fn offer(parts: &Parts, claimed: &Claimed, dead: &[String]) -> Offer {
 #[schema(as = WorkerProgress)]
 pub(crate) struct Progress {
     fence: i64,
+    #[schema(pattern = "^(fetch|probe|measure|encode|publish)$")]
     stage: String,
     /// 0 to 1 over the whole job.
     progress: f64,
@@ -322,6 +325,7 @@ fn check_result(complete: &Complete) -> Result<(), ApiError> {
 pub(crate) struct Fail {
     fence: i64,
     /// Word.
+    #[schema(pattern = "^[a-z0-9-]{1,64}$")]
     reason: String,
     /// Sentence for a person about what went wrong.
     message: String,

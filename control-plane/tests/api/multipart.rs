@@ -76,6 +76,24 @@ async fn source(house: &House) -> Value {
     offer["source"].clone()
 }
 
+/// The upload is the admin token's; a token of another name asks for it.
+async fn others_see_it_only_with_the_scope_for_it(house: &House, track: &str) {
+    let path = "/v1/uploads?publisher=bootstrap-admin";
+    for (scopes, expected) in [(json!(["publish"]), None), (json!(["publish", "read"]), Some(track))] {
+        let (_, made) = house.post("/v1/tokens", json!({ "name": "another studio", "scopes": scopes })).await;
+        let secret = made["secret"].as_str().unwrap();
+        let (status, own) = house.send(secret, Method::GET, "/v1/uploads", None).await;
+        assert_eq!((status, &own["uploads"]), (StatusCode::OK, &json!([])), "{own}");
+        let (status, theirs) = house.send(secret, Method::GET, path, None).await;
+        match expected {
+            Some(track) => assert_eq!(theirs["uploads"][0]["track"], track, "{theirs}"),
+            None => assert_eq!((status, &theirs["error"]), (StatusCode::FORBIDDEN, &json!("forbidden")), "{theirs}"),
+        }
+        let (status, own) = house.send(secret, Method::GET, "/v1/uploads?publisher=another%20studio", None).await;
+        assert_eq!((status, &own["uploads"]), (StatusCode::OK, &json!([])), "{own}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_broken_off_goes_on_with_the_parts_that_are_missing() {
     let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
@@ -102,6 +120,7 @@ async fn what_was_broken_off_goes_on_with_the_parts_that_are_missing() {
     let (_, end) = house.get(&format!("/v1/uploads?limit=1&after={}", page["next"].as_str().unwrap())).await;
     assert_eq!((&page["uploads"][0]["track"], &end), (&json!(track), &json!({ "uploads": [], "next": null })));
     assert_eq!(house.get("/v1/uploads?fingerprint=other").await.1["uploads"], json!([]));
+    others_see_it_only_with_the_scope_for_it(&house, &track).await;
     let (status, shown) = house.get(&format!("/v1/tracks/{track}/upload")).await;
     assert_eq!((status, numbers(&shown)), (StatusCode::OK, vec![1, 3]), "{shown}");
     let (status, error) = uploaded(&house, &track).await;

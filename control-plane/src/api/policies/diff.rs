@@ -204,8 +204,9 @@ pub(crate) struct Span {
     /// Milliseconds since the epoch; an hour ago where it is left out.
     #[serde(default)]
     since_ms: Option<i64>,
-    /// A minute where it is left out.
+    /// A minute where it is left out; steps of ten seconds.
     #[serde(default)]
+    #[param(minimum = 10_000, maximum = 86_400_000, multiple_of = 10_000)]
     step_ms: Option<i64>,
 }
 

@@ -68,6 +68,7 @@ pub(crate) struct Which {
 pub(crate) struct Share {
     version: String,
     /// Of sessions, 0.01 to 100.
+    #[schema(minimum = 0.01, maximum = 100)]
     percent: f64,
     #[serde(default)]
     only_if_ready: bool,

@@ -66,6 +66,7 @@ struct Upload {
     #[schema(value_type = Option<Object>)]
     config: Option<Value>,
     /// `closed` or `open`.
+    #[schema(pattern = "^(closed|open)$")]
     on_failure: Option<String>,
     order: Option<i32>,
     version: Option<String>,

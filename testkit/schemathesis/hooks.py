@@ -1,0 +1,27 @@
+"""What Schemathesis has to be told to speak to a control plane: two media types, and how long a long poll may be."""
+
+import schemathesis
+
+# Milliseconds. A long poll is answered when its wait is over, and thousands of requests are sent.
+WAIT_MAX = 20
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(ctx, value):
+    # The document says: text. What is sent for something else must be no text, or it would be right.
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else b"\xff\xfe"
+
+
+@schemathesis.deserializer("application/wasm")
+def component(ctx, response):
+    return response.content
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Shortens waits that are valid; those that are none go as they are, to be refused."""
+    for fields in (case.query, case.body):
+        if isinstance(fields, dict):
+            wait = fields.get("wait_ms")
+            if isinstance(wait, int) and not isinstance(wait, bool) and WAIT_MAX < wait < 2**64:
+                fields["wait_ms"] = WAIT_MAX
