@@ -1,6 +1,7 @@
 //! The whole of Segue, tried from the outside: the real command, real songs, real players, real crashes.
 
 mod analytics;
+mod audit;
 mod bad_input;
 mod browser;
 mod crashes;
@@ -18,6 +19,7 @@ mod songs;
 mod tickets;
 mod tokens;
 mod uploads;
+mod webhooks;
 
 use segue_testkit::Segue;
 
