@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{demo, doctor, events, explain, key, limit, policy, revoke, roles, ticket, token, track};
+use crate::{audit, demo, doctor, events, explain, key, limit, policy, revoke, roles, ticket, token, track, webhook};
 
 /// An HLS edge in front of S3: signed tickets, one fill for all, and a fact for every segment.
 #[derive(Debug, Parser)]
@@ -42,6 +42,10 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Make, list, rotate and revoke the API tokens of the control plane
     Token(token::TokenArgs),
+    /// Add, list and remove receivers of events; see what was delivered to them
+    Webhook(webhook::WebhookArgs),
+    /// Show who changed what
+    Audit(audit::AuditArgs),
     /// Say which step would refuse or serve a URL, and why
     Explain(explain::ExplainArgs),
     /// Look at every part that a configuration names; say what is wrong and what to do
@@ -85,6 +89,8 @@ impl Cli {
             | Command::Policy(_)
             | Command::Revoke(_)
             | Command::Token(_)
+            | Command::Webhook(_)
+            | Command::Audit(_)
             | Command::Events(_) => "warn",
         };
         let filter = EnvFilter::try_from_env("SEGUE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
@@ -111,6 +117,8 @@ impl Cli {
             Command::Policy(args) => policy::run(args).await,
             Command::Revoke(args) => revoke::run(args).await,
             Command::Token(args) => token::run(args).await,
+            Command::Webhook(args) => webhook::run(args).await,
+            Command::Audit(args) => audit::run(args).await,
             Command::Events(args) => events::run(args).await,
         }
     }

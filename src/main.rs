@@ -1,5 +1,6 @@
 //! `segue`: the one command. Each subcommand is a file; the work itself is in the crates below.
 
+mod audit;
 mod cli;
 mod client;
 mod demo;
@@ -15,6 +16,7 @@ mod sse;
 mod ticket;
 mod token;
 mod track;
+mod webhook;
 mod when;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The whole of Segue, tried from the outside: the real command, real songs, real players, real crashes.
 
 mod analytics;
+mod audit;
 mod bad_input;
 mod browser;
 mod canary;
@@ -26,6 +27,7 @@ mod swaps;
 mod tickets;
 mod tokens;
 mod uploads;
+mod webhooks;
 
 use segue_testkit::Segue;
 
