@@ -245,7 +245,7 @@ mod tests {
             denied(5, 1_995, Version::Trap),
             denied(6, 2_020, Version::V2),
         ];
-        assert_eq!(wrong(&good), [String::new(); 0]);
+        assert!(wrong(&good).is_empty(), "{:?}", wrong(&good));
         for (place, bad) in [
             (1, denied(2, 500, Version::Trap)),
             (3, denied(4, 1_500, Version::V1)),
@@ -273,7 +273,7 @@ mod tests {
         };
         let acts = [act(Version::V1, 0)];
         let wrong = |tag, allowed| judge(&acts, &[segment], &fact(tag), &counts(allowed)).violations;
-        assert_eq!(wrong("v1", 1), [String::new(); 0]);
+        assert!(wrong("v1", 1).is_empty(), "{:?}", wrong("v1", 1));
         assert!(wrong("v2", 1)[0].contains("more than one version"));
         assert!(wrong("v1", 2)[0].contains("counted"));
     }
