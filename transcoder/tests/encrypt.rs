@@ -113,7 +113,13 @@ fn served(folder: &Path) -> tempfile::TempDir {
 /// What ffmpeg makes of a playlist.
 fn decoded(playlist: &Path, map: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-xerror", "-nostdin", "-allowed_extensions", "ALL", "-i"])
+        .args(["-v", "error", "-xerror", "-nostdin"])
+        .args(if playlist.extension().is_some_and(|end| end == "m3u8") {
+            &["-allowed_extensions", "ALL"][..]
+        } else {
+            &[]
+        })
+        .arg("-i")
         .arg(playlist)
         .args(["-map", map, "-f", if map == "0:v:0" { "rawvideo" } else { "s16le" }, "-"])
         .output()
