@@ -1,5 +1,8 @@
 """What Schemathesis has to be told to speak to a control plane: two media types, and how long a long poll may be."""
 
+import itertools
+import re
+
 import schemathesis
 
 # Milliseconds. A long poll is answered when its wait is over, and thousands of requests are sent.
@@ -17,9 +20,18 @@ def component(ctx, response):
     return response.content
 
 
+# A key as the document has it, and what numbers those that are sent.
+KEY = re.compile(r'[!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}"')
+KEYS = itertools.count(1)
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Shortens waits that are valid; those that are none go as they are, to be refused."""
+    """Shortens waits that are valid and gives each request an Idempotency-Key of its own, since one that comes again is answered for the
+    request before. What is not valid goes as it is, to be refused."""
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and KEY.fullmatch(key):
+        case.headers["Idempotency-Key"] = f"request-{next(KEYS)}"
     for fields in (case.query, case.body):
         if isinstance(fields, dict):
             wait = fields.get("wait_ms")

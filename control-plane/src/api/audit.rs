@@ -19,12 +19,15 @@ const FILTER_MAX: usize = 191;
 pub(crate) struct Filter {
     /// A token's id or name.
     #[serde(default)]
+    #[param(min_length = 1, max_length = 191)]
     actor: Option<String>,
     /// The operation's id in this document, such as `keys.rotate`.
     #[serde(default)]
+    #[param(min_length = 1, max_length = 191)]
     operation: Option<String>,
     /// What was changed, such as `tracks/k3w5…`, and what lies under it.
     #[serde(default)]
+    #[param(min_length = 1, max_length = 191)]
     resource: Option<String>,
     /// Begun at this time or later, ms since the epoch.
     #[serde(default)]

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use segue_signing::EdgeReport;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Asked, Body, Page};
+use super::request::{Asked, Body, NamePage};
 use crate::clock;
 use crate::error::ApiError;
 use crate::keys::Told;
@@ -182,17 +182,17 @@ pub(crate) struct Position {
 }
 
 /// Every edge that reported within the last hour, by name, page by page.
-#[utoipa::path(get, path = "/v1/edges", params(Page), responses((status = 200, body = Edges)))]
-pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<Page>) -> Result<Json<Edges>, ApiError> {
+#[utoipa::path(get, path = "/v1/edges", params(NamePage), responses((status = 200, body = Edges)))]
+pub(crate) async fn list(State(parts): State<Shared>, Asked(page): Asked<NamePage>) -> Result<Json<Edges>, ApiError> {
     let (now, revision) = (clock::now_ms(), parts.keys.subscribe().borrow().revision);
-    let (rows, found, last) = edges::page(&parts.store, page.after_name(), page.limit()).await?;
+    let (rows, found, last) = edges::page(&parts.store, page.after(), page.limit()).await?;
     let edges = rows.into_iter().map(|(report, seen_ms)| Edge {
         alive: is_alive(seen_ms, now),
         current: report.revision >= revision,
         report,
         seen_ms,
     });
-    Ok(Json(Edges { edges: edges.collect(), next: page.next_name(found, last) }))
+    Ok(Json(Edges { edges: edges.collect(), next: page.next(found, last) }))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

@@ -163,7 +163,7 @@ fn complete(operation: &mut Map<String, Value>, route: &Route) {
     let has_names = !parameters.is_empty();
     if route.is_once {
         parameters.push(json!({
-            "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 255 },
+            "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "pattern": r#"^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$"# },
             "description": "Names this request for a day: sent again with the same token, it is answered as it was, and done once",
         }));
     }

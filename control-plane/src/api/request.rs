@@ -121,20 +121,36 @@ impl Page {
         read.map(Some).ok_or_else(|| ApiError::invalid("`after` is not the `next` of a page"))
     }
 
-    /// The name of the last row of the page before, in a list that is ordered by name.
-    pub(crate) fn after_name(&self) -> &str {
-        self.after.as_deref().unwrap_or_default()
-    }
-
-    /// The `next` of such a page that was filled to its limit.
-    pub(crate) fn next_name(&self, rows: usize, last: Option<String>) -> Option<String> {
-        last.filter(|_| rows >= self.limit() as usize)
-    }
-
     /// The `next` of a page that was filled to its limit.
     pub(crate) fn next(&self, rows: usize, last: Option<(i64, &str)>) -> Option<String> {
         let full = rows >= self.limit() as usize;
         last.filter(|_| full).map(|(at, id)| format!("{at}-{id}"))
+    }
+}
+
+/// Which part of a list that is ordered by name: `after` is the last name of the page before.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NamePage {
+    #[serde(default)]
+    limit: Option<u32>,
+    #[serde(default)]
+    after: Option<String>,
+}
+
+impl NamePage {
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+    }
+
+    /// The name of the last row of the page before.
+    pub(crate) fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    /// The `next` of a page that was filled to its limit.
+    pub(crate) fn next(&self, rows: usize, last: Option<String>) -> Option<String> {
+        last.filter(|_| rows >= self.limit() as usize)
     }
 }
 

@@ -172,9 +172,28 @@ pub(crate) async fn delete(State(parts): State<Shared>, Path(id): Path<String>) 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct InState {
-    /// `waiting`, `delivered` or `dead`.
     #[serde(default)]
-    state: Option<String>,
+    #[param(inline)]
+    state: Option<DeliveryState>,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DeliveryState {
+    Waiting,
+    Delivered,
+    Dead,
+}
+
+impl DeliveryState {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// What is or was to be delivered to a receiver, newest first, page by page; a week after its end it is forgotten.
@@ -185,11 +204,8 @@ pub(crate) async fn deliveries(
     Asked(filter): Asked<InState>,
     Asked(page): Asked<Page>,
 ) -> Result<Json<Deliveries>, ApiError> {
-    if filter.state.as_deref().is_some_and(|state| !["waiting", "delivered", "dead"].contains(&state)) {
-        return Err(ApiError::invalid("`state` must be waiting, delivered or dead"));
-    }
     let webhook = there(&parts, &id).await?;
-    let state = filter.state.as_deref();
+    let state = filter.state.map(DeliveryState::word);
     let rows = webhooks::deliveries(&parts.store, &webhook.id, state, page.cursor()?, page.limit()).await?;
     let next = page.next(rows.len(), rows.last().map(|row| (row.made_ms, row.id.as_str())));
     Ok(Json(Deliveries { deliveries: rows.into_iter().map(DeliveryView::from).collect(), next }))
