@@ -5,6 +5,7 @@
 
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -14,6 +15,8 @@ use libfuzzer_sys::fuzz_target;
 use segue_signing::{
     CanonicalPath, Claims, Key, Keyring, MAX_TICKET_BYTES, Refusal, Scope, SigningSecret, TicketCache, mint, verify,
 };
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -53,6 +56,12 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: String,
+}
+
 /// A ticket that nobody here signed: if it verifies, then only because the signature over it is right.
 fn as_it_stands(ticket: &str) {
     let outcome = verify(&KEYS, ticket, NOW, LEEWAY);
@@ -69,9 +78,11 @@ fn as_it_stands(ticket: &str) {
     let right = SECRETS.iter().any(|(kid, secret)| *kid == verified.kid && b64(hmac(secret, signed)) == signature);
     assert!(right, "verifies without its key's signature: {ticket}");
     let header = signed.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).unwrap();
-    let header: Value = serde_json::from_slice(&header).unwrap();
-    assert_eq!((header["alg"].as_str(), header["kid"].as_str()), (Some("HS256"), Some(verified.kid.as_str())));
-    assert!(header.get("crit").is_none(), "an extension that nobody understands");
+    // Values that nobody asks for may be numbers that no type holds.
+    let names: BTreeMap<String, IgnoredAny> = serde_json::from_slice(&header).unwrap();
+    assert!(!names.contains_key("crit"), "an extension that nobody understands");
+    let header: Header = serde_json::from_slice(&header).unwrap();
+    assert_eq!((header.alg.as_str(), header.kid.as_str()), ("HS256", verified.kid.as_str()));
     assert!(verified.claims.exp.saturating_add(LEEWAY) > NOW && ticket.len() <= MAX_TICKET_BYTES);
     assert_eq!(Scope::parse(&verified.claims.path).as_ref(), Ok(&verified.scope));
     again(&verified);

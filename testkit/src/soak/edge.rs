@@ -171,7 +171,7 @@ impl EdgeProcess {
 }
 
 /// The rest of `[cache]`; it stands last in the file.
-const CACHE: &str = "memory = \"32MiB\"\nmax_object = \"256KiB\"\nin_flight = \"16MiB\"\nstale_if_error = \"3s\"\n\
+const CACHE: &str = "memory = \"32MiB\"\nmax_object = \"256KiB\"\nin_flight = \"16MiB\"\nstale_if_error = \"3s\"\nstale_while_revalidate = \"3s\"\n\
     [cache.ttl]\nmaster = \"1s\"\nother = \"1s\"\nmissing = \"1s\"\n";
 
 fn config(dir: &Path, address: SocketAddr, admin: SocketAddr, origin: SocketAddr) -> String {
