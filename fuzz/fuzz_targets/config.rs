@@ -34,7 +34,9 @@ fuzz_target!(|data: &[u8]| {
     if problems.is_empty() {
         keeps_its_bounds(&config);
     }
-    if input.matches(SECRET).count() == secrets(text) {
+    // What reads an address leaves these out, and so puts together what stood apart.
+    let joined: String = input.chars().filter(|char| !matches!(char, '\t' | '\r' | '\n')).collect();
+    if joined.matches(SECRET).count() == secrets(text) {
         assert!(!shown.contains(SECRET) && !problems.contains(SECRET), "a secret shows:\n{shown}\n{problems}");
     }
     let (_, refused) = read(&format!("no_such_key = 1\n{text}"), &env).unwrap_or_else(|| panic!("no longer parses"));
