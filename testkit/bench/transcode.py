@@ -90,7 +90,7 @@ def outputs(folder: pathlib.Path, options: list[list[str]], filters: str) -> lis
 def two_passes(source: pathlib.Path, folder: pathlib.Path, options: list[list[str]], cores: str) -> float:
     """Plain ffmpeg: measured by `ebur128`, applied by `volume`."""
     began = time.monotonic()
-    told = run(ffmpeg("-nostats", "-i", str(source), "-af", "ebur128=peak=true:framelog=quiet", "-f", "null", "-"), cores)
+    told = run(ffmpeg("-nostats", "-i", str(source), "-af", "ebur128=peak=true:framelog=verbose", "-f", "null", "-"), cores)
     summary = told[told.rindex("Summary:"):]
     lufs = float(re.search(r"I:\s+(-?[\d.]+)", summary)[1])
     peak = float(re.search(r"Peak:\s+(-?[\d.]+)", summary)[1])
@@ -106,7 +106,7 @@ def loudnorm(source: pathlib.Path, folder: pathlib.Path, cores: str) -> float:
     told = run(ffmpeg("-nostats", "-i", str(source), "-af", f"{target}:print_format=json", "-f", "null", "-"), cores)
     told = json.loads(told[told.rindex("{"):told.rindex("}") + 1])
     known = (f"{target}:linear=true:measured_I={told['input_i']}:measured_TP={told['input_tp']}:measured_LRA={told['input_lra']}"
-             f":measured_thresh={told['input_thresh']}:offset={told['target_offset']},aresample=44100")
+             f":measured_thresh={told['input_thresh']}:offset={told['target_offset']},aresample=44100,aformat=channel_layouts=stereo")
     run(ffmpeg("-v", "error", "-i", str(source), *outputs(folder, [[], [], []], known)), cores)
     return time.monotonic() - began
 
