@@ -3,49 +3,32 @@
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
-use crate::roles::{ADMIN, Role, objects};
-
-async fn segue(control: &str, args: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(crate::SEGUE);
-    command.args(args).args(["--control", control]).env("SEGUE_TOKEN", ADMIN);
-    let done = command.output().await.context("cannot run segue")?;
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    ensure!(done.status.success(), "{args:?}: {told}");
-    Ok(String::from_utf8(done.stdout)?)
-}
+use crate::roles::{ADMIN, Role, control_plane, objects, s3, segue};
 
 #[tokio::test]
 async fn what_was_done_by_the_command_is_found_by_it() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let config = json!({
-        "listen": "127.0.0.1:0",
-        "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
-        "objects": {
-            "endpoint": format!("http://{}", objects(&dir.path().join("objects")).await?), "region": "us-east-1",
-            "bucket": "media", "access_key": "access", "secret_key": "secret-of-the-tests",
-        },
-        "edge": { "base_url": "http://edge.test" }, "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-        "tokens": { "admin": ADMIN }, "audit": { "days": 30, "rows": 1000 },
-    });
+    let store = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
+    let mut config = control_plane(dir.path(), &store, &json!({ "admin": ADMIN }));
+    config["audit"] = json!({ "days": 30, "rows": 1000 });
     let mut control = Role::start(dir.path(), "control", "control", &config).await?;
     let url = control.url()?;
-    let secret = segue(&url, &["token", "new", "a script", "--scope", "read,play"]).await?;
-    segue(&url, &["key", "rotate"]).await?;
-    segue(&url, &["revoke", "--sub", "somebody"]).await?;
-    let table = segue(&url, &["audit"]).await?;
+    let secret = segue(&url, ADMIN, &["token", "new", "a script", "--scope", "read,play"]).await?;
+    segue(&url, ADMIN, &["key", "rotate"]).await?;
+    segue(&url, ADMIN, &["revoke", "--sub", "somebody"]).await?;
+    let table = segue(&url, ADMIN, &["audit"]).await?;
     let lines: Vec<&str> = table.lines().collect();
     ensure!(lines.len() == 4 && lines[0].starts_with("WHEN "), "{table}");
     ensure!(lines[3].contains("tokens.create") && lines[3].contains("name=\"a script\""), "{table}");
     ensure!(lines[2].contains("keys.rotate") && lines[2].contains(" 201 "), "{table}");
     ensure!(lines[1].contains("revocations.add") && lines[1].contains("sub=somebody"), "{table}");
     ensure!(!table.contains(secret.trim()), "a secret is told");
-    let one = segue(&url, &["audit", "--operation", "keys.rotate", "--from", "-1h", "--json"]).await?;
+    let one = segue(&url, ADMIN, &["audit", "--operation", "keys.rotate", "--from", "-1h", "--json"]).await?;
     let one: Value = serde_json::from_str(one.trim())?;
     ensure!(one["actor"] == "bootstrap-admin" && one["address"] == "127.0.0.1", "{one}");
-    ensure!(segue(&url, &["audit", "--to", "-1h", "--json"]).await?.is_empty(), "nothing happened before");
-    ensure!(segue(&url, &["audit", "--count", "1", "--json"]).await?.lines().count() == 1, "one was asked for");
+    ensure!(segue(&url, ADMIN, &["audit", "--to", "-1h", "--json"]).await?.is_empty(), "nothing happened before");
+    ensure!(segue(&url, ADMIN, &["audit", "--count", "1", "--json"]).await?.lines().count() == 1, "one was asked for");
 
     // A change under which the control plane dies has its record: without an end.
     let mut stream = tokio::net::TcpStream::connect(control.addr().context("no address")?).await?;
@@ -54,7 +37,7 @@ async fn what_was_done_by_the_command_is_found_by_it() -> anyhow::Result<()> {
     let head =
         format!("POST /v1/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: 9\r\n\r\n{{");
     stream.write_all(head.as_bytes()).await?;
-    let begun = async || segue(&url, &["audit", "--operation", "keys.add", "--json"]).await;
+    let begun = async || segue(&url, ADMIN, &["audit", "--operation", "keys.add", "--json"]).await;
     for _ in 0..200 {
         if !begun().await?.is_empty() {
             break;
@@ -66,7 +49,7 @@ async fn what_was_done_by_the_command_is_found_by_it() -> anyhow::Result<()> {
     let cut: Value = serde_json::from_str(begun().await?.trim()).context("one record")?;
     ensure!(cut["status"].is_null() && cut["ended_ms"].is_null() && cut["actor"] == "bootstrap-admin", "{cut}");
     let before: Value =
-        serde_json::from_str(segue(&url, &["audit", "--operation", "keys.retire", "--json"]).await?.trim())?;
+        serde_json::from_str(segue(&url, ADMIN, &["audit", "--operation", "keys.retire", "--json"]).await?.trim())?;
     ensure!(before["status"] == 404 && before["resource"] == "keys/none" && before["summary"]["at"] == "1", "{before}");
     Ok(())
 }

@@ -11,10 +11,8 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::column::{Findings, free_port, ill};
-use crate::roles::{ADMIN, Role, WORKER, objects};
+use crate::roles::{ADMIN, EDGE, Role, WORKER, control_plane, objects, s3};
 use crate::uploads::moto;
-
-const EDGE: &str = "edge-token-of-the-tests";
 
 /// What an edge and a worker stand on, and files for both.
 struct Sick {
@@ -27,12 +25,8 @@ impl Sick {
     async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("segue-doctor-").tempdir()?;
         let store = format!("http://{}", objects(&dir.path().join("objects")).await?);
-        let config = json!({
-            "listen": "127.0.0.1:0", "edge": { "base_url": "http://edge.test" }, "objects": s3(&store),
-            "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
-            "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-            "tokens": { "admin": ADMIN, "worker": WORKER, "edge": EDGE },
-        });
+        let tokens = json!({ "admin": ADMIN, "worker": WORKER, "edge": EDGE });
+        let config = control_plane(dir.path(), &s3(&store), &tokens);
         let control = Role::start(dir.path(), "control", "control", &config).await?;
         Ok(Self { dir, control, store })
     }
@@ -58,13 +52,6 @@ impl Sick {
     async fn examine(&self, config: &Value, variables: &[(&str, &str)]) -> anyhow::Result<Findings> {
         examine(self.dir.path(), config, variables).await
     }
-}
-
-fn s3(store: &str) -> Value {
-    json!({
-        "endpoint": store, "region": "us-east-1", "bucket": "media", "access_key": "access",
-        "secret_key": "secret-of-the-tests",
-    })
 }
 
 async fn examine(dir: &Path, config: &Value, variables: &[(&str, &str)]) -> anyhow::Result<Findings> {

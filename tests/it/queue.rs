@@ -18,7 +18,7 @@ use segue_testkit::songs;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::roles::{ADMIN, Role, WORKER, objects};
+use crate::roles::{ADMIN, Role, WORKER, control_plane, objects, s3};
 
 /// After the last kill everything comes to its end within this: several leases, and the encoding of what is left.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
@@ -112,21 +112,16 @@ struct House {
 impl House {
     async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("segue-queue-").tempdir()?;
-        let s3 = json!({
-            "endpoint": format!("http://{}", objects(&dir.path().join("objects")).await?), "region": "us-east-1",
-            "bucket": "media", "access_key": "access", "secret_key": "secret-of-the-tests",
-        });
+        let s3 = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
         let server = std::env::var("SEGUE_TEST_MYSQL").ok();
-        let database = match &server {
-            Some(server) => mariadb(server, dir.path())?,
-            None => format!("sqlite://{}", dir.path().join("segue.db").display()),
-        };
-        let mut config = json!({
-            "listen": "127.0.0.1:0", "database": { "url": database }, "objects": s3,
-            "edge": { "base_url": "http://edge.test" }, "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-            "tokens": { "admin": ADMIN, "worker": WORKER },
-            "jobs": { "lease": "4s", "backoff": "200ms", "backoff_max": "2s", "sweep": "200ms", "max_attempts": 5 },
-        });
+        let mut config = control_plane(dir.path(), &s3, &json!({ "admin": ADMIN, "worker": WORKER }));
+        if let Some(server) = &server {
+            config["database"] = json!({ "url": mariadb(server, dir.path())? });
+            // Else they lie where the test was started.
+            config["facts"] = json!({ "dir": dir.path().join("facts").display().to_string() });
+        }
+        config["jobs"] =
+            json!({ "lease": "4s", "backoff": "200ms", "backoff_max": "2s", "sweep": "200ms", "max_attempts": 5 });
         let mut redis = None;
         if server.is_some() {
             let (process, url) = Redis::start(dir.path())?;

@@ -22,7 +22,7 @@ use url::Url;
 const WITHIN: Duration = Duration::from_secs(120);
 pub(crate) const ADMIN: &str = "admin-token-of-the-tests";
 pub(crate) const WORKER: &str = "worker-token-of-the-tests";
-const EDGE: &str = "edge-token-of-the-tests";
+pub(crate) const EDGE: &str = "edge-token-of-the-tests";
 
 /// A role's process; killed when it is dropped.
 pub(crate) struct Role {
@@ -118,6 +118,32 @@ fn spawn(role: &str, config: &Path, log: &Path, variables: &[(String, String)]) 
         .context("cannot run segue")
 }
 
+/// How the S3 server at this URL is reached.
+pub(crate) fn s3(store: &str) -> Value {
+    json!({
+        "endpoint": store, "region": "us-east-1", "bucket": "media", "access_key": "access",
+        "secret_key": "secret-of-the-tests",
+    })
+}
+
+/// A control plane that keeps everything under `dir` but its objects, and knows these tokens.
+pub(crate) fn control_plane(dir: &Path, objects: &Value, tokens: &Value) -> Value {
+    json!({
+        "listen": "127.0.0.1:0", "edge": { "base_url": "http://edge.test" }, "objects": objects, "tokens": tokens,
+        "database": { "url": format!("sqlite://{}", dir.join("segue.db").display()) },
+        "keys": { "k1": "0123456789abcdef0123456789abcdef" },
+    })
+}
+
+/// What the command says on standard output to whoever has this token; it must go well.
+pub(crate) async fn segue(control: &str, token: &str, args: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(crate::SEGUE);
+    command.args(args).args(["--control", control]).env("SEGUE_TOKEN", token);
+    let done = command.output().await.context("cannot run segue")?;
+    ensure!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(String::from_utf8(done.stdout)?)
+}
+
 /// An S3 server over a folder, for as long as the test runs. It lets pages of other origins in, as an operator's bucket would.
 pub(crate) async fn objects(root: &Path) -> anyhow::Result<SocketAddr> {
     std::fs::create_dir_all(root.join("media"))?;
@@ -171,15 +197,8 @@ impl House {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("segue-roles-").tempdir()?;
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let s3 = json!({
-            "endpoint": format!("http://{}", objects(&dir.path().join("objects")).await?), "region": "us-east-1",
-            "bucket": "media", "access_key": "access", "secret_key": "secret-of-the-tests",
-        });
-        let config = json!({
-            "listen": "127.0.0.1:0", "database": { "url": format!("sqlite://{}", path("segue.db")) }, "objects": s3,
-            "edge": { "base_url": "http://edge.test" }, "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-            "tokens": { "admin": ADMIN, "worker": WORKER, "edge": EDGE },
-        });
+        let s3 = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
+        let config = control_plane(dir.path(), &s3, &json!({ "admin": ADMIN, "worker": WORKER, "edge": EDGE }));
         let control = Role::start(dir.path(), "control", "control", &config).await?;
         let follow = |token: &str| json!({ "url": control.url().unwrap_or_default(), "token": token });
         let config = json!({

@@ -12,7 +12,7 @@ use segue_testkit::python;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::roles::{ADMIN, Role, WORKER, objects};
+use crate::roles::{ADMIN, Role, WORKER, control_plane, objects, s3};
 
 /// What `make test` runs; the long form says more by variables.
 const SEED: &str = "20261125";
@@ -23,18 +23,10 @@ async fn the_api_answers_as_its_document_says() -> anyhow::Result<()> {
     let given = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let within = Duration::from_secs(given("SEGUE_SCHEMATHESIS_SECONDS", "90").parse()?);
     let dir = tempfile::Builder::new().prefix("segue-schemathesis-").tempdir()?;
-    let store = objects(&dir.path().join("objects")).await?;
-    let config = json!({
-        "listen": "127.0.0.1:0", "edge": { "base_url": "http://edge.test" },
-        "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
-        "objects": {
-            "endpoint": format!("http://{store}"), "region": "us-east-1", "bucket": "media", "access_key": "access",
-            "secret_key": "secret-of-the-tests",
-        },
-        "keys": { "k1": "0123456789abcdef0123456789abcdef" }, "tokens": { "admin": ADMIN, "worker": WORKER },
-        // A refusal of the limits would pass for an answer to whatever was asked.
-        "access": { "rate": 1_000_000, "burst": 10_000_000, "failures": 1_000_000 },
-    });
+    let store = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
+    let mut config = control_plane(dir.path(), &store, &json!({ "admin": ADMIN, "worker": WORKER }));
+    // A refusal of the limits would pass for an answer to whatever was asked.
+    config["access"] = json!({ "rate": 1_000_000, "burst": 10_000_000, "failures": 1_000_000 });
     let control = Role::start(dir.path(), "control", "control", &config).await?;
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testkit/schemathesis");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use reqwest::Method;
+use segue_testkit::form::{form, kind};
 use segue_testkit::songs;
 use segue_testkit::swaps::{Settings, quantile, run};
 use serde_json::{Value, json};
@@ -119,11 +120,6 @@ async fn an_edge_that_cannot_have_a_rules_first_version_is_named_and_lets_nobody
 }
 
 async fn upload(house: &House, file: &[u8], config: &str) -> anyhow::Result<Value> {
-    let mark = "a-line-that-no-file-has";
-    let field = |name: &str| format!("--{mark}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
-    let mut form =
-        format!("{}1\r\n{}{config}\r\n{}", field("version"), field("config"), field("component")).into_bytes();
-    form.extend(file);
-    form.extend(format!("\r\n--{mark}--\r\n").into_bytes());
-    house.post("/v1/policies/country/versions", &format!("multipart/form-data; boundary={mark}"), form).await
+    let form = form(&[("version", b"1"), ("config", config.as_bytes()), ("component", file)]);
+    house.post("/v1/policies/country/versions", &kind(), form).await
 }

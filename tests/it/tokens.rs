@@ -2,33 +2,21 @@
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::roles::{ADMIN, Role, objects};
+use crate::roles::{self, ADMIN, Role, control_plane, objects, s3};
 
-/// What the command says on standard output; the last line as JSON.
+/// What the command says on standard output, each line as JSON.
 async fn segue(control: &str, token: &str, args: &[&str]) -> anyhow::Result<Vec<Value>> {
-    let mut command = Command::new(crate::SEGUE);
-    command.args(args).args(["--json", "--control", control]).env("SEGUE_TOKEN", token);
-    let done = command.output().await.context("cannot run segue")?;
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    ensure!(done.status.success(), "{args:?}: {told}");
-    String::from_utf8(done.stdout)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    let said = roles::segue(control, token, &[args, &["--json"]].concat()).await?;
+    said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 #[tokio::test]
 async fn a_token_is_made_rotated_and_revoked_by_the_command() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let config = json!({
-        "listen": "127.0.0.1:0",
-        "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
-        "objects": {
-            "endpoint": format!("http://{}", objects(&dir.path().join("objects")).await?), "region": "us-east-1",
-            "bucket": "media", "access_key": "access", "secret_key": "secret-of-the-tests",
-        },
-        "edge": { "base_url": "http://edge.test" }, "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-        "tokens": { "admin": ADMIN }, "access": { "failures": 100, "trusted_proxies": ["10.0.0.0/8", "192.0.2.1"] },
-    });
+    let store = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
+    let mut config = control_plane(dir.path(), &store, &json!({ "admin": ADMIN }));
+    config["access"] = json!({ "failures": 100, "trusted_proxies": ["10.0.0.0/8", "192.0.2.1"] });
     let control = Role::start(dir.path(), "control", "control", &config).await?;
     let url = control.url()?;
     let made = segue(&url, ADMIN, &["token", "new", "a script", "--scope", "read,play", "--expires", "1h"]).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use crate::roles::{ADMIN, Role, objects};
+use crate::roles::{ADMIN, Role, control_plane, objects, s3};
 
 const RECEIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testkit/webhooks/receiver.py");
 
@@ -29,16 +29,9 @@ async fn call(url: &str, method: Method, path: &str, body: Value) -> anyhow::Res
 #[tokio::test]
 async fn a_receiver_checks_it_with_a_library_and_gets_it_again_after_a_kill() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let config = json!({
-        "listen": "127.0.0.1:0",
-        "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
-        "objects": {
-            "endpoint": format!("http://{}", objects(&dir.path().join("objects")).await?), "region": "us-east-1",
-            "bucket": "media", "access_key": "access", "secret_key": "secret-of-the-tests",
-        },
-        "edge": { "base_url": "http://edge.test" }, "keys": { "k1": "0123456789abcdef0123456789abcdef" },
-        "tokens": { "admin": ADMIN }, "webhooks": { "allow": ["127.0.0.1"] },
-    });
+    let store = s3(&format!("http://{}", objects(&dir.path().join("objects")).await?));
+    let mut config = control_plane(dir.path(), &store, &json!({ "admin": ADMIN }));
+    config["webhooks"] = json!({ "allow": ["127.0.0.1"] });
     let mut control = Role::start(dir.path(), "control", "control", &config).await?;
     let mut receiver = Command::from(python()?)
         .arg("-B")
