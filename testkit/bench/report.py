@@ -8,6 +8,7 @@ import platform
 import subprocess
 
 import facts
+import figures
 import fill
 import idle
 import load
@@ -21,9 +22,8 @@ TARGETS = {
     (True, "1 KB"): 0.65, (True, "32 KB"): 0.65, (True, "200 KB"): 0.65,
 }
 FIRST_BYTE_TARGETS = {"median_ms": 20.0, "p99_ms": 60.0}
-#: The page on which `make limits-proof` leaves its figures, and the marks that it leaves them between.
+#: The page on which `make limits-proof` leaves its figures.
 LIMITS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "limits.md"
-LIMITS_FIGURES = ("<!-- figures: make limits-proof -->", "<!-- end of figures -->")
 
 
 def machine(segue: pathlib.Path, cores) -> dict:
@@ -170,10 +170,9 @@ def warnings(result: dict) -> list[str]:
 
 def limits() -> list[str]:
     """What the proof of the limits found when it ran last: it takes eight minutes of its own, so the page carries it over."""
-    begin, end = LIMITS_FIGURES
-    figures = LIMITS.read_text(encoding="utf-8").partition(begin)[2].partition(end)[0].strip()
+    _, told, _ = figures.parted(LIMITS, "make limits-proof")
     return ["## Limits", "", "One hot track on three edges with a real redis-server, as `make limits-proof` found it "
-            "([what is measured](limits.md)).", "", "![Admitted a second by three edges, as a share of the limit](limits.svg)", "", figures, ""]
+            "([what is measured](limits.md)).", "", "![Admitted a second by three edges, as a share of the limit](limits.svg)", "", told, ""]
 
 
 def page(result: dict) -> str:

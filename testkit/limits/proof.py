@@ -17,6 +17,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+from figures import write_down  # noqa: E402
 from plot import DOT, GRID, INK, MARK, SOFT, line, text  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -204,14 +205,6 @@ def report(result, cores):
     return "\n".join(lines)
 
 
-def write_down(page, text):
-    """Puts the figures between the marks."""
-    begin, end = "<!-- figures: make limits-proof -->", "<!-- end of figures -->"
-    whole = page.read_text()
-    head, rest = whole.split(begin)
-    page.write_text(head + begin + "\n" + text + "\n" + end + rest.split(end)[1])
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--edge", required=True, help="the built example `limits`")
@@ -234,7 +227,7 @@ def main():
     (given.out / "limits-proof.json").write_text(json.dumps(result, indent=1) + "\n")
     (given.out / "limits.svg").write_text(svg(result["over"] + result["under"]))
     if given.out == ROOT / "docs":
-        write_down(given.out / "limits.md", report(result, os.cpu_count()))
+        write_down(given.out / "limits.md", "make limits-proof", report(result, os.cpu_count()))
     wrong = [f'{row["rate"]}/s: {row["excess_tokens"]} tokens over' for row in result["over"] if row["excess_tokens"] > 0]
     wrong += [f'{row["rate"]}/s: {row["under_percent"]} % under' for row in result["over"] if row["under_percent"] > 5]
     wrong += [f'{row["rate"]}/s: {row["calls_per_admitted"]} calls' for row in result["over"]

@@ -14,6 +14,7 @@
 
 pub mod edge;
 pub mod facts;
+pub mod form;
 pub mod hostile;
 pub mod player;
 mod process;
@@ -23,7 +24,16 @@ pub mod soak;
 pub mod songs;
 pub mod swaps;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 pub use edge::SecondEdge;
 pub use player::{Player, Record};
 pub use python::python;
 pub use segue::{Segue, Stats, Track};
+
+/// What all choices of a run follow from: what was given, or the clock.
+#[must_use]
+pub fn seed(given: Option<u64>) -> u64 {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    given.unwrap_or_else(clock)
+}

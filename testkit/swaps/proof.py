@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+from figures import write_down  # noqa: E402
 from measure import interval  # noqa: E402
 from plot import DOT, GRID, INK, MARK, SOFT, line, text  # noqa: E402
 
@@ -128,14 +129,6 @@ def report(result):
     return "\n".join(lines)
 
 
-def write_down(page, words):
-    """Puts the figures between the marks."""
-    begin, end = "<!-- figures: make swaps-proof -->", "<!-- end of figures -->"
-    whole = page.read_text()
-    head, rest = whole.split(begin)
-    page.write_text(head + begin + "\n" + words + "\n" + end + rest.split(end)[1])
-
-
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--swaps", required=True, help="the built `segue-swaps`")
@@ -157,7 +150,7 @@ def main():
     (given.out / "swaps.svg").write_text(drawing)
     print(report(result))
     if given.out == ROOT / "docs":
-        write_down(given.out / "policy-rollout.md", report(result))
+        write_down(given.out / "policy-rollout.md", "make swaps-proof", report(result))
     wrong = list(result["violations"])
     for name in ("swaps", "full"):
         if name in result:

@@ -96,6 +96,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// How many rows a page has.
+fn rows(limit: Option<u32>) -> u32 {
+    limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+}
+
 /// Which part of a list: `?limit=` and `?after=`, the latter the `next` of the page before.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -109,7 +114,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+        rows(self.limit)
     }
 
     /// The creation time and id of the last row of the page before.
@@ -140,7 +145,7 @@ pub(crate) struct NamePage {
 
 impl NamePage {
     pub(crate) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+        rows(self.limit)
     }
 
     /// The name of the last row of the page before.

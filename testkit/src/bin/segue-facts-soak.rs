@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Parser;
 use segue_testkit::facts::{Settings, run};
@@ -38,8 +38,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let given = Arguments::parse();
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed = given.seed.unwrap_or_else(clock);
+    let seed = segue_testkit::seed(given.seed);
     let through = given.fluvio.as_deref().unwrap_or("the control plane");
     eprintln!("facts soak: seed {seed}, {} s, {} players, facts through {through}", given.seconds, given.players);
     let settings = Settings {

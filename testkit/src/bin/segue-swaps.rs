@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Parser;
 use segue_testkit::swaps::{Settings, run};
@@ -41,8 +41,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let given = Arguments::parse();
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed = given.seed.unwrap_or_else(clock);
+    let seed = segue_testkit::seed(given.seed);
     eprintln!("swaps: seed {seed}, {} activations at {}/s over three edges", given.activations, given.rate);
     let settings = Settings {
         segue: given.segue,

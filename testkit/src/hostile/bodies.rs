@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 
+use crate::form::{form, kind};
 use crate::soak::random::Random;
 use crate::swaps::Version;
 
-const MARK: &str = "a-line-that-no-file-has";
 /// Bytes of a file that is made of nothing but chance.
 const CHANCE_MAX: u64 = 4096;
 
@@ -29,21 +29,6 @@ pub(super) struct Bodies {
 /// A policy that is taken, as a form.
 pub(super) fn good() -> anyhow::Result<(String, Vec<u8>)> {
     Ok((kind(), form(&[("component", &Version::V1.module()?)])))
-}
-
-fn kind() -> String {
-    format!("multipart/form-data; boundary={MARK}")
-}
-
-fn form(fields: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, value) in fields {
-        bytes.extend(format!("--{MARK}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").into_bytes());
-        bytes.extend_from_slice(value);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend(format!("--{MARK}--\r\n").into_bytes());
-    bytes
 }
 
 /// A module of the world `access`, whose functions are these and which has this beside them.

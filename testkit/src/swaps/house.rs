@@ -14,6 +14,7 @@ use tokio::process::Command;
 use super::load::{Clock, SEGMENTS};
 use super::versions::{POLICY, Version};
 use crate::facts::origin;
+use crate::form::{form, kind};
 use crate::process::{ADMIN, Process, free_address, get};
 use crate::soak::wire::Wire;
 
@@ -144,17 +145,10 @@ impl House {
     /// Uploads and pushes every version; all edges have them ready after it.
     pub(super) async fn publish(&self) -> anyhow::Result<()> {
         for version in Version::ALL {
-            let (mark, name) = ("a-line-that-no-module-has", version.name());
-            let mut form = format!(
-                "--{mark}\r\nContent-Disposition: form-data; name=\"version\"\r\n\r\n{name}\r\n--{mark}\r\n\
-                 Content-Disposition: form-data; name=\"component\"; filename=\"{name}.wasm\"\r\n\r\n"
-            )
-            .into_bytes();
-            form.extend(version.module()?);
-            form.extend(format!("\r\n--{mark}--\r\n").into_bytes());
+            let name = version.name();
+            let form = form(&[("version", name.as_bytes()), ("component", &version.module()?)]);
             let url = format!("http://{}/v1/policies/{POLICY}/versions", self.control.address);
-            let kind = format!("multipart/form-data; boundary={mark}");
-            let request = self.http.post(url).bearer_auth(ADMIN).header("Content-Type", kind).body(form);
+            let request = self.http.post(url).bearer_auth(ADMIN).header("Content-Type", kind()).body(form);
             let answer = request.send().await?;
             let status = answer.status();
             ensure!(status.is_success(), "the upload of {name}: {status} {}", answer.text().await?);
