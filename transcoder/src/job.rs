@@ -118,6 +118,7 @@ async fn produce(
         limits,
         film_limits: Limits { factor: config.video.time_limit_factor, ..limits },
     };
+    tracing::debug!(job = %claim.job, "measured");
     work.gains = gains(&work, &measured.loud, job).await?;
     let applied: Vec<_> =
         rungs.iter().zip(&work.gains).map(|(rung, gain)| rung.is_levelled().then_some(*gain)).collect();

@@ -74,6 +74,9 @@ impl Reporter {
         let done = if done.is_finite() { done.clamp(0.0, 1.0) } else { 0.0 };
         let whole = from + (to - from) * done;
         self.0.send_if_modified(|now| {
+            if stage != now.stage {
+                tracing::debug!(stage = stage.name(), "stage begun");
+            }
             let step = stage != now.stage || whole - now.whole >= 0.01 || (done >= 1.0 && whole > now.whole);
             if step {
                 *now = Progress { stage, whole: whole.max(now.whole) };

@@ -38,7 +38,7 @@ use crate::store::Store;
 /// Uploads at once: enough to hide a round trip, few enough to keep a small server alive.
 const UPLOADS: usize = 8;
 /// Raised whenever the same source and settings would give other bytes.
-const REVISION: u32 = 3;
+const REVISION: u32 = 4;
 /// Segments of each rendition that a player finds when it comes early: what it wants to have before it plays.
 const EARLY: usize = 2;
 /// The least time between two versions of a growing playlist: an edge keeps one for a second.
