@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode};
 use segue_events::CacheState;
 
+use crate::config::CacheConfig;
 use crate::edge::Shared;
 use crate::fill::{Fill, FillReader, Head};
 use crate::origin::OriginAnswer;
@@ -227,6 +228,17 @@ struct Request<'r> {
     is_ours: bool,
 }
 
+impl Request<'_> {
+    /// What `object` is good for here. Who asks for a playlist that grows asks for what is new in it: the one from before
+    /// would be asked for again only half a segment later. Where an HTTP origin says otherwise, that holds.
+    fn used(&self, object: &Object, now: Instant, cache: &CacheConfig) -> Use {
+        match object.use_for(now, &self.asks, cache) {
+            Use::WhileRenewed if self.target.is_growing() && object.meta.http.is_none() => Use::OnError,
+            used => used,
+        }
+    }
+}
+
 /// What a request waits for.
 struct Waiting {
     reader: FillReader,
@@ -297,7 +309,7 @@ fn decide(shared: &Arc<Shared>, primary: &Key, request: &Request<'_>) -> Result<
     let mut stale = None;
     let mut forward = known;
     match stored {
-        Some(Stored::Object(object)) => match object.use_for(now, asks, cache) {
+        Some(Stored::Object(object)) => match request.used(&object, now, cache) {
             Use::Fresh if object.is_fresh(now) => {
                 return Ok(Decided::Found(Found::Memory(object, CacheState::Coalesced), How::hit()));
             }

@@ -5,13 +5,14 @@ mod support;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use segue_config::Secret;
 use segue_proxy::{EdgeConfig, Endpoint, OriginConfig, RouteConfig};
-use support::{TRACK, house_with, pattern, ticket};
+use support::{TRACK, house_with, pattern, ticket, versioned};
 
 const ACCESS: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -111,4 +112,24 @@ async fn a_wrong_secret_is_our_failure_and_a_large_object_passes_by_ranges() {
     let part = house.client().await.request("GET", &target, "Range: bytes=2000000-2000009\r\n").await;
     assert_eq!((part.status, part.header("content-range")), (206, Some("bytes 2000000-2000009/3000000")));
     assert_eq!(part.body, pattern(3_000_000)[2_000_000..2_000_010]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_growing_playlist_past_its_time_is_asked_for_before_it_is_served() {
+    let root = tempfile::tempdir().unwrap();
+    let addr = s3(root.path()).await;
+    let house = house_with(|config| {
+        *config = EdgeConfig { keys: config.keys.clone(), ..EdgeConfig::minimal(origin(addr, SECRET)) };
+        config.cache.ttl.growing = Duration::from_millis(1);
+        config.cache.stale_while_revalidate = Duration::from_secs(600);
+    })
+    .await;
+    let file = versioned("a128/live.m3u8");
+    for grown in 1..=5 {
+        let text = format!("#EXTM3U\n{}", "#EXTINF:6.000,\nseg.m4s\n".repeat(grown));
+        put(root.path(), &format!("hls/{TRACK}/{file}"), text.as_bytes());
+        let answer = house.get(&file).await;
+        assert_eq!(String::from_utf8_lossy(&answer.body), text, "{}", answer.head);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
