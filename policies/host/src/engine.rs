@@ -12,11 +12,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Engine};
+use wasmtime::{Cache, CacheConfig, Config, Engine, InstancePre, Module};
 
 use crate::bounds::{Bounds, HostConfig, TICK};
 use crate::check::{self, Checked, World};
 use crate::contract::{access::AccessPre, scheme::TicketSchemePre};
+use crate::direct;
 use crate::failure::Refused;
 use crate::policy::Policy;
 use crate::state::State;
@@ -25,6 +26,7 @@ use crate::state::State;
 pub struct PolicyHost {
     engine: Engine,
     access: Linker<State>,
+    direct: wasmtime::Linker<State>,
     scheme: Linker<State>,
     bounds: Arc<Bounds>,
     /// One compilation at a time: it takes a whole core, and requests need the others.
@@ -48,11 +50,13 @@ impl PolicyHost {
         let mut access = Linker::new(&engine);
         crate::contract::access::Access::add_to_linker::<_, HasSelf<State>>(&mut access, |state| state)
             .map_err(failed)?;
+        let direct = direct::linker(&engine).map_err(failed)?;
         let mut scheme = Linker::new(&engine);
         crate::contract::scheme::TicketScheme::add_to_linker::<_, HasSelf<State>>(&mut scheme, |state| state)
             .map_err(failed)?;
         let ticker = Ticker::start(&engine).map_err(|error| HostError(format!("no thread for the clock: {error}")))?;
-        Ok(Self { engine, access, scheme, bounds: Arc::new(config.bounds), compiling: Mutex::new(()), ticker })
+        let (bounds, compiling) = (Arc::new(config.bounds), Mutex::new(()));
+        Ok(Self { engine, access, direct, scheme, bounds, compiling, ticker })
     }
 
     /// Looks at an uploaded file without compiling it: size, form, imports, world.
@@ -77,22 +81,39 @@ impl PolicyHost {
     /// [`Refused`], with what is wrong and what to do.
     pub fn compile(&self, bytes: &[u8]) -> Result<Policy, Refused> {
         let (checked, component) = check::check(bytes, self.bounds.upload)?;
-        let component = {
-            let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-            check::contained(|| Component::new(&self.engine, &component))
-                .map_err(Refused::Host)?
-                .map_err(|error| Refused::Invalid(format!("{error:#}")))?
+        let code = match self.direct(&checked, bytes, &component) {
+            Some(code) => code,
+            None => self.component(&checked, &component)?,
         };
+        Ok(Policy { checked, code, bounds: Arc::clone(&self.bounds), ticker: Arc::clone(&self.ticker) })
+    }
+
+    /// The module itself, where it can run without the component that was made of it. Whatever speaks against it, the component says.
+    fn direct(&self, checked: &Checked, module: &[u8], component: &[u8]) -> Option<Code> {
+        let is_plain = || checked.world == World::Access && direct::is_plain(module, component);
+        if !check::contained(is_plain).unwrap_or(false) {
+            return None;
+        }
+        let module = self.compiled(|| Module::new(&self.engine, module)).ok()?;
+        self.direct.instantiate_pre(&module).ok().map(Code::Direct)
+    }
+
+    fn component(&self, checked: &Checked, component: &[u8]) -> Result<Code, Refused> {
+        let component = self.compiled(|| Component::new(&self.engine, component))?;
         let mismatch = |error: wasmtime::Error| Refused::Contract(format!("{error:#}"));
-        let code = match checked.world {
+        Ok(match checked.world {
             World::Access => Code::Access(
                 AccessPre::new(self.access.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?,
             ),
             World::TicketScheme => Code::Scheme(
                 TicketSchemePre::new(self.scheme.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?,
             ),
-        };
-        Ok(Policy { checked, code, bounds: Arc::clone(&self.bounds), ticker: Arc::clone(&self.ticker) })
+        })
+    }
+
+    fn compiled<C>(&self, compile: impl FnOnce() -> wasmtime::Result<C>) -> Result<C, Refused> {
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        check::contained(compile).map_err(Refused::Host)?.map_err(|error| Refused::Invalid(format!("{error:#}")))
     }
 }
 
@@ -106,6 +127,7 @@ impl std::fmt::Debug for PolicyHost {
 #[derive(Clone)]
 pub(crate) enum Code {
     Access(AccessPre<State>),
+    Direct(InstancePre<State>),
     Scheme(TicketSchemePre<State>),
 }
 

@@ -41,6 +41,7 @@ mod chain;
 mod check;
 mod contract;
 mod crypto;
+mod direct;
 mod engine;
 mod failure;
 mod folder;

@@ -16,6 +16,7 @@ use crate::breaker::Breaker;
 use crate::check::{Checked, World};
 use crate::contract::access::Access;
 use crate::contract::scheme::TicketScheme;
+use crate::direct::Direct;
 use crate::engine::{Code, Ticker};
 use crate::failure::Failure;
 use crate::lent;
@@ -40,6 +41,12 @@ impl Policy {
     pub fn checked(&self) -> &Checked {
         &self.checked
     }
+
+    /// Whether the module runs as it was uploaded, and not the component that was made of it. It answers the same.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        matches!(self.code, Code::Direct(_))
+    }
 }
 
 impl std::fmt::Debug for Policy {
@@ -62,6 +69,7 @@ pub struct Counters {
 /// The exported functions of one instance.
 pub(crate) enum Exports {
     Access(Access),
+    Direct(Direct),
     Scheme(TicketScheme),
 }
 
@@ -235,6 +243,7 @@ impl Ready {
         let state = State::new(Arc::clone(&self.label), Arc::clone(&self.services), secrets, bounds);
         let mut store = match &self.policy.code {
             Code::Access(code) => Store::new(code.engine(), state),
+            Code::Direct(code) => Store::new(code.module().engine(), state),
             Code::Scheme(code) => Store::new(code.engine(), state),
         };
         store.limiter(|state| state);
@@ -262,6 +271,11 @@ impl Ready {
                 let access = code.instantiate(&mut *store)?;
                 let names = access.call_configure(&mut *store, &self.config)?;
                 Ok((Exports::Access(access), names.and_then(|names| fields(&names))))
+            }
+            Code::Direct(code) => {
+                let direct = Direct::new(&mut *store, code)?;
+                let names = direct.configure(&mut *store, &self.config)?;
+                Ok((Exports::Direct(direct), names.and_then(|names| fields(&names))))
             }
             Code::Scheme(code) => {
                 let scheme = code.instantiate(&mut *store)?;
