@@ -173,7 +173,8 @@ impl Ready {
         call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
     ) -> Result<R, Failure> {
         let (mut slot, calls) = self.slot();
-        calls.fetch_add(1, Relaxed);
+        // Whoever holds the slot is the only one that counts there.
+        calls.store(calls.load(Relaxed) + 1, Relaxed);
         // Taken out: a panic of the host leaves an empty slot, and not an instance in the middle of something.
         let mut live = match slot.take() {
             Some(live) => live,
@@ -207,10 +208,11 @@ impl Ready {
     }
 
     fn slot(&self) -> (MutexGuard<'_, Option<Box<Live>>>, &AtomicU64) {
-        let count = self.slots.len();
-        let own = ordinal() % count;
-        for place in own..own + count {
-            let Some(slot) = self.slots.get(place % count) else { continue };
+        let (count, own) = (self.slots.len(), ordinal());
+        // A division costs more than the lock, and most hosts have a slot for every thread.
+        let own = if own < count { own } else { own % count };
+        let (before, from) = self.slots.split_at(own);
+        for slot in from.iter().chain(before) {
             match slot.live.try_lock() {
                 Ok(live) => return (live, &slot.calls),
                 Err(TryLockError::Poisoned(live)) => return (live.into_inner(), &slot.calls),
