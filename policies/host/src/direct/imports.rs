@@ -13,8 +13,10 @@ use crate::contract::{PACKAGE, VERSION};
 use crate::state::State;
 
 type Policy<'c> = Caller<'c, State>;
+/// A function of the contract, and what does its work.
+type Named<F> = (&'static str, F);
 
-const TEXTS: [(&str, fn(&mut State) -> String); 6] = [
+const TEXTS: [Named<fn(&mut State) -> String>; 6] = [
     ("method", Request::method),
     ("host", Request::host),
     ("path", Request::path),
@@ -22,9 +24,9 @@ const TEXTS: [(&str, fn(&mut State) -> String); 6] = [
     ("file", Request::file),
     ("edge", Request::edge),
 ];
-const OPTIONS: [(&str, fn(&mut State) -> Option<String>); 3] =
+const OPTIONS: [Named<fn(&mut State) -> Option<String>>; 3] =
     [("query", Request::query), ("address", Request::address), ("country", Request::country)];
-const NAMED: [(&str, fn(&mut State, String) -> Option<String>); 3] =
+const ASKED: [Named<fn(&mut State, String) -> Option<String>>; 3] =
     [("header", Request::header), ("claim", Request::claim), ("context", Request::context)];
 
 /// Cases of the contract's enums, in its order.
@@ -59,7 +61,7 @@ fn requests(linker: &mut Linker<State>, module: &str) -> Result<()> {
             give_option(&mut policy, out, text)
         })?;
     }
-    for (name, read) in NAMED {
+    for (name, read) in ASKED {
         linker.func_wrap(module, name, move |mut policy: Policy<'_>, name: u32, length: u32, out: u32| {
             let mut lift = Lift::of(&policy)?;
             lift.holds(out, 12, 4)?;
