@@ -10,11 +10,12 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, InstancePre, Module};
 
-use crate::bounds::{Bounds, HostConfig, TICK};
+use crate::bounds::{Bounds, HostConfig};
 use crate::check::{self, Checked, World};
 use crate::contract::{access::AccessPre, scheme::TicketSchemePre};
 use crate::direct;
@@ -54,7 +55,8 @@ impl PolicyHost {
         let mut scheme = Linker::new(&engine);
         crate::contract::scheme::TicketScheme::add_to_linker::<_, HasSelf<State>>(&mut scheme, |state| state)
             .map_err(failed)?;
-        let ticker = Ticker::start(&engine).map_err(|error| HostError(format!("no thread for the clock: {error}")))?;
+        let ticker = Ticker::start(&engine, config.bounds.tick())
+            .map_err(|error| HostError(format!("no thread for the clock: {error}")))?;
         let (bounds, compiling) = (Arc::new(config.bounds), Mutex::new(()));
         Ok(Self { engine, access, direct, scheme, bounds, compiling, ticker })
     }
@@ -154,14 +156,14 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: &Engine) -> std::io::Result<Arc<Self>> {
+    fn start(engine: &Engine, tick: Duration) -> std::io::Result<Arc<Self>> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (engine, stopped) = (engine.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("policy-clock".to_owned()).spawn(move || {
             let (flag, changed) = &*stopped;
             let mut over = flag.lock().unwrap_or_else(PoisonError::into_inner);
             while !*over {
-                over = changed.wait_timeout(over, TICK).map_or_else(|error| error.into_inner().0, |(over, _)| over);
+                over = changed.wait_timeout(over, tick).map_or_else(|error| error.into_inner().0, |(over, _)| over);
                 engine.increment_epoch();
             }
         })?;

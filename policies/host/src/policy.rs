@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bounds::{Bounds, FIELDS, TICK};
+use crate::bounds::{Bounds, FIELDS};
 use crate::breaker::Breaker;
 use crate::check::{Checked, World};
 use crate::contract::access::Access;
@@ -80,8 +80,9 @@ pub(crate) struct Live {
     pub(crate) fields: Arc<[Field]>,
     /// The fields of a call, in memory that is used again.
     pub(crate) text: String,
-    /// What its calls are bounded by at present.
+    /// What its calls are bounded by at present, and in ticks of the clock.
     time: Duration,
+    ticks: u64,
     calls: u32,
     /// Memory after `configure`.
     memory: usize,
@@ -183,10 +184,10 @@ impl Ready {
         live.calls += 1;
         live.store.data_mut().begin();
         if live.time != time {
-            live.time = time;
-            bound(&mut live.store, time);
+            (live.time, live.ticks) = (time, self.bounds().ticks(time));
+            bound(&mut live.store, time, live.ticks);
         }
-        live.store.set_epoch_deadline(ticks(time));
+        live.store.set_epoch_deadline(live.ticks);
         let outcome = match request {
             Some(request) => lent::lend(request, || call(&mut live)),
             None => call(&mut live),
@@ -250,8 +251,9 @@ impl Ready {
         };
         store.limiter(|state| state);
         store.set_hostcall_fuel(bounds.output);
-        bound(&mut store, bounds.configure);
-        store.set_epoch_deadline(ticks(bounds.configure));
+        let ticks = bounds.ticks(bounds.configure);
+        bound(&mut store, bounds.configure, ticks);
+        store.set_epoch_deadline(ticks);
         let configured = self.configure(&mut store);
         let (exports, fields) = configured.map_err(|error| Failure::of(&error, store.data().starved))?;
         let fields = fields.map_err(Failure::Configuration)?;
@@ -262,6 +264,7 @@ impl Ready {
             fields: fields.into(),
             text: String::new(),
             time: bounds.configure,
+            ticks,
             calls: 0,
             memory,
         }))
@@ -298,17 +301,14 @@ fn fields(names: &[String]) -> Result<Vec<Field>, String> {
         .collect()
 }
 
-/// Ends a call that has used up `time`; one that only waited for a processor goes on. So a call ends after once to twice its time.
-fn bound(store: &mut Store<State>, time: Duration) {
+/// Ends a call that has used up `time`; one that only waited for a processor goes on. It is looked at when `time` has passed, and when it has
+/// passed again: a loop that has a processor to itself ends after twice the time and a tick at most.
+fn bound(store: &mut Store<State>, time: Duration, ticks: u64) {
     store.epoch_deadline_callback(move |mut context| {
         let overran = context.data_mut().overran(time);
-        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(time)) })
+        // A tick has just begun, so none is partly over.
+        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks - 1) })
     });
-}
-
-fn ticks(time: Duration) -> u64 {
-    // One more, since the tick that runs is already partly over.
-    u64::try_from(time.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2) + 1
 }
 
 /// Numbers the threads, so that each has a slot of its own while there are enough.
