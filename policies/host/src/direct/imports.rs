@@ -13,10 +13,12 @@ use crate::contract::{PACKAGE, VERSION};
 use crate::state::State;
 
 type Policy<'c> = Caller<'c, State>;
-/// A function of the contract, and what does its work.
-type Named<F> = (&'static str, F);
+/// What does the work of a function: one that answers a text, one that may have none, one that is asked for it by name.
+type Text = fn(&mut State) -> String;
+type Maybe = fn(&mut State) -> Option<String>;
+type Asked = fn(&mut State, String) -> Option<String>;
 
-const TEXTS: [Named<fn(&mut State) -> String>; 6] = [
+const TEXTS: [(&str, Text); 6] = [
     ("method", Request::method),
     ("host", Request::host),
     ("path", Request::path),
@@ -24,9 +26,9 @@ const TEXTS: [Named<fn(&mut State) -> String>; 6] = [
     ("file", Request::file),
     ("edge", Request::edge),
 ];
-const OPTIONS: [Named<fn(&mut State) -> Option<String>>; 3] =
+const OPTIONS: [(&str, Maybe); 3] =
     [("query", Request::query), ("address", Request::address), ("country", Request::country)];
-const ASKED: [Named<fn(&mut State, String) -> Option<String>>; 3] =
+const ASKED: [(&str, Asked); 3] =
     [("header", Request::header), ("claim", Request::claim), ("context", Request::context)];
 
 /// Cases of the contract's enums, in its order.
