@@ -83,9 +83,13 @@ impl AccessPolicy {
     /// [`Failure`]: no verdict. [`AccessPolicy::on_failure`] says what that means; a chain heeds it.
     pub fn authorize(&self, request: &RequestView<'_>) -> Result<Verdict, Failure> {
         self.ready.run(self.ready.bounds().call, Some(request), |live| {
-            let Exports::Access(access) = &live.exports else { return Ok(Ok(Verdict::Abstain)) };
             request::write_fields(&live.fields, request, &mut live.text);
-            Ok(access.call_authorize(&mut live.store, request.moment(), &live.text)?.try_into())
+            let (store, moment) = (&mut live.store, request.moment());
+            Ok(match &live.exports {
+                Exports::Direct(direct) => direct.authorize(store, moment, &live.text)?.try_into(),
+                Exports::Access(access) => access.call_authorize(store, moment, &live.text)?.try_into(),
+                Exports::Scheme(_) => Ok(Verdict::Abstain),
+            })
         })
     }
 }

@@ -8,7 +8,8 @@ use wit_parser::Resolve;
 use crate::check::{World, invalid, world};
 use crate::failure::Refused;
 
-const CONTRACT: &str = include_str!("../../wit/segue-policy.wit");
+/// The contract itself.
+pub(crate) const CONTRACT: &str = include_str!("../../wit/segue-policy.wit");
 
 /// The module with a description: its own, where bindings that were generated brought one.
 pub(crate) fn described(module: &[u8]) -> Result<Vec<u8>, Refused> {

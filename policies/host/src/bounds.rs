@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often the clock that ends calls ticks. Each tick takes the processor from a request for some microseconds; a fifth of
-/// what a call may take by default is fine enough.
-pub(crate) const TICK: Duration = Duration::from_millis(2);
+/// How seldom the clock that ends calls ticks, and how often: half of what a call may take is fine enough, and each tick takes the
+/// processor from a request for a dozen microseconds.
+const TICK_MAX: Duration = Duration::from_millis(5);
+const TICK_MIN: Duration = Duration::from_millis(1);
 /// Lines that one call may log; the rest is dropped. A policy that logs each request would drown the edge's own log.
 pub(crate) const LOG_LINES: u8 = 4;
 /// Bytes of one such line.
@@ -31,8 +32,8 @@ pub struct HostConfig {
 pub struct Bounds {
     /// Bytes of an uploaded file. JavaScript policies have 12 MB, since they bring their interpreter.
     pub upload: usize,
-    /// How long one call may run on a processor; it ends after once to twice that. Ten thousand times what a simple rule
-    /// takes; short enough that a loop harms few. Waiting for a processor does not count.
+    /// How long one call may run on a processor; a loop that has one to itself ends after two and a half times that at most. Ten thousand
+    /// times what a simple rule takes; short enough that a loop harms few. Waiting for a processor does not count.
     pub call: Duration,
     /// How long instantiation and `configure` may run, and a scheme's `sign`; an interpreter starts here.
     pub configure: Duration,
@@ -72,5 +73,17 @@ impl Default for Bounds {
             failures: 5,
             rest: Duration::from_secs(1),
         }
+    }
+}
+
+impl Bounds {
+    /// How often the clock ticks that ends calls.
+    pub(crate) fn tick(&self) -> Duration {
+        (self.call / 2).clamp(TICK_MIN, TICK_MAX)
+    }
+
+    /// Ticks that `time` is given: one more than it has, since the tick that runs is already partly over.
+    pub(crate) fn ticks(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_micros().div_ceil(self.tick().as_micros())).unwrap_or(u64::MAX / 2) + 1
     }
 }

@@ -11,11 +11,8 @@ use wasmparser::{ComponentExternalKind, ComponentTypeRef, Parser, Payload, TypeB
 use wit_component::ComponentEncoder;
 
 use crate::bare;
-use crate::contract::{INTERFACES, VERSION};
+use crate::contract::{INTERFACES, PACKAGE, VERSION};
 use crate::failure::Refused;
-
-/// The package whose interfaces a policy may import.
-const PACKAGE: &str = "segue:policy/";
 
 /// What a policy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -24,6 +24,8 @@ pub(crate) mod scheme {
 pub(crate) use access::segue::policy::{crypto, request, tools, types};
 pub(crate) use scheme::segue::policy::{signing, tickets};
 
+/// The package whose interfaces a policy may import.
+pub(crate) const PACKAGE: &str = "segue:policy/";
 /// The version of the contract.
 pub(crate) const VERSION: &str = "0.1.0";
 /// Its interfaces: what a policy may import.

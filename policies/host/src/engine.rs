@@ -10,13 +10,15 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Engine};
+use wasmtime::{Cache, CacheConfig, Config, Engine, InstancePre, Module};
 
-use crate::bounds::{Bounds, HostConfig, TICK};
+use crate::bounds::{Bounds, HostConfig};
 use crate::check::{self, Checked, World};
 use crate::contract::{access::AccessPre, scheme::TicketSchemePre};
+use crate::direct;
 use crate::failure::Refused;
 use crate::policy::Policy;
 use crate::state::State;
@@ -25,6 +27,7 @@ use crate::state::State;
 pub struct PolicyHost {
     engine: Engine,
     access: Linker<State>,
+    direct: wasmtime::Linker<State>,
     scheme: Linker<State>,
     bounds: Arc<Bounds>,
     /// One compilation at a time: it takes a whole core, and requests need the others.
@@ -48,11 +51,14 @@ impl PolicyHost {
         let mut access = Linker::new(&engine);
         crate::contract::access::Access::add_to_linker::<_, HasSelf<State>>(&mut access, |state| state)
             .map_err(failed)?;
+        let direct = direct::linker(&engine).map_err(failed)?;
         let mut scheme = Linker::new(&engine);
         crate::contract::scheme::TicketScheme::add_to_linker::<_, HasSelf<State>>(&mut scheme, |state| state)
             .map_err(failed)?;
-        let ticker = Ticker::start(&engine).map_err(|error| HostError(format!("no thread for the clock: {error}")))?;
-        Ok(Self { engine, access, scheme, bounds: Arc::new(config.bounds), compiling: Mutex::new(()), ticker })
+        let ticker = Ticker::start(&engine, config.bounds.tick())
+            .map_err(|error| HostError(format!("no thread for the clock: {error}")))?;
+        let (bounds, compiling) = (Arc::new(config.bounds), Mutex::new(()));
+        Ok(Self { engine, access, direct, scheme, bounds, compiling, ticker })
     }
 
     /// Looks at an uploaded file without compiling it: size, form, imports, world.
@@ -77,22 +83,39 @@ impl PolicyHost {
     /// [`Refused`], with what is wrong and what to do.
     pub fn compile(&self, bytes: &[u8]) -> Result<Policy, Refused> {
         let (checked, component) = check::check(bytes, self.bounds.upload)?;
-        let component = {
-            let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-            check::contained(|| Component::new(&self.engine, &component))
-                .map_err(Refused::Host)?
-                .map_err(|error| Refused::Invalid(format!("{error:#}")))?
+        let code = match self.direct(&checked, bytes, &component) {
+            Some(code) => code,
+            None => self.component(&checked, &component)?,
         };
+        Ok(Policy { checked, code, bounds: Arc::clone(&self.bounds), ticker: Arc::clone(&self.ticker) })
+    }
+
+    /// The module itself, where it can run without the component that was made of it. Whatever speaks against it, the component says.
+    fn direct(&self, checked: &Checked, module: &[u8], component: &[u8]) -> Option<Code> {
+        let is_plain = || checked.world == World::Access && direct::is_plain(module, component);
+        if !check::contained(is_plain).unwrap_or(false) {
+            return None;
+        }
+        let module = self.compiled(|| Module::new(&self.engine, module)).ok()?;
+        self.direct.instantiate_pre(&module).ok().map(Code::Direct)
+    }
+
+    fn component(&self, checked: &Checked, component: &[u8]) -> Result<Code, Refused> {
+        let component = self.compiled(|| Component::new(&self.engine, component))?;
         let mismatch = |error: wasmtime::Error| Refused::Contract(format!("{error:#}"));
-        let code = match checked.world {
+        Ok(match checked.world {
             World::Access => Code::Access(
                 AccessPre::new(self.access.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?,
             ),
             World::TicketScheme => Code::Scheme(
                 TicketSchemePre::new(self.scheme.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?,
             ),
-        };
-        Ok(Policy { checked, code, bounds: Arc::clone(&self.bounds), ticker: Arc::clone(&self.ticker) })
+        })
+    }
+
+    fn compiled<C>(&self, compile: impl FnOnce() -> wasmtime::Result<C>) -> Result<C, Refused> {
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        check::contained(compile).map_err(Refused::Host)?.map_err(|error| Refused::Invalid(format!("{error:#}")))
     }
 }
 
@@ -106,6 +129,7 @@ impl std::fmt::Debug for PolicyHost {
 #[derive(Clone)]
 pub(crate) enum Code {
     Access(AccessPre<State>),
+    Direct(InstancePre<State>),
     Scheme(TicketSchemePre<State>),
 }
 
@@ -132,14 +156,14 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: &Engine) -> std::io::Result<Arc<Self>> {
+    fn start(engine: &Engine, tick: Duration) -> std::io::Result<Arc<Self>> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (engine, stopped) = (engine.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("policy-clock".to_owned()).spawn(move || {
             let (flag, changed) = &*stopped;
             let mut over = flag.lock().unwrap_or_else(PoisonError::into_inner);
             while !*over {
-                over = changed.wait_timeout(over, TICK).map_or_else(|error| error.into_inner().0, |(over, _)| over);
+                over = changed.wait_timeout(over, tick).map_or_else(|error| error.into_inner().0, |(over, _)| over);
                 engine.increment_epoch();
             }
         })?;

@@ -1,4 +1,4 @@
-//! The host of policies: WebAssembly components that judge requests (world `access`) or know somebody else's tickets
+//! The host of policies: WebAssembly programs that judge requests (world `access`) or know somebody else's tickets
 //! (world `ticket-scheme`). The contract is `policies/wit/segue-policy.wit`.
 //!
 //! # How an edge uses it
@@ -41,6 +41,7 @@ mod chain;
 mod check;
 mod contract;
 mod crypto;
+mod direct;
 mod engine;
 mod failure;
 mod folder;

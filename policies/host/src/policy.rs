@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bounds::{Bounds, FIELDS, TICK};
+use crate::bounds::{Bounds, FIELDS};
 use crate::breaker::Breaker;
 use crate::check::{Checked, World};
 use crate::contract::access::Access;
 use crate::contract::scheme::TicketScheme;
+use crate::direct::Direct;
 use crate::engine::{Code, Ticker};
 use crate::failure::Failure;
 use crate::lent;
@@ -40,6 +41,12 @@ impl Policy {
     pub fn checked(&self) -> &Checked {
         &self.checked
     }
+
+    /// Whether the module runs as it was uploaded, and not the component that was made of it. It answers the same.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        matches!(self.code, Code::Direct(_))
+    }
 }
 
 impl std::fmt::Debug for Policy {
@@ -62,6 +69,7 @@ pub struct Counters {
 /// The exported functions of one instance.
 pub(crate) enum Exports {
     Access(Access),
+    Direct(Direct),
     Scheme(TicketScheme),
 }
 
@@ -72,8 +80,9 @@ pub(crate) struct Live {
     pub(crate) fields: Arc<[Field]>,
     /// The fields of a call, in memory that is used again.
     pub(crate) text: String,
-    /// What its calls are bounded by at present.
+    /// What its calls are bounded by at present, and in ticks of the clock.
     time: Duration,
+    ticks: u64,
     calls: u32,
     /// Memory after `configure`.
     memory: usize,
@@ -165,7 +174,8 @@ impl Ready {
         call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, Failure>>,
     ) -> Result<R, Failure> {
         let (mut slot, calls) = self.slot();
-        calls.fetch_add(1, Relaxed);
+        // Whoever holds the slot is the only one that counts there.
+        calls.store(calls.load(Relaxed) + 1, Relaxed);
         // Taken out: a panic of the host leaves an empty slot, and not an instance in the middle of something.
         let mut live = match slot.take() {
             Some(live) => live,
@@ -174,10 +184,10 @@ impl Ready {
         live.calls += 1;
         live.store.data_mut().begin();
         if live.time != time {
-            live.time = time;
-            bound(&mut live.store, time);
+            (live.time, live.ticks) = (time, self.bounds().ticks(time));
+            bound(&mut live.store, time, live.ticks);
         }
-        live.store.set_epoch_deadline(ticks(time));
+        live.store.set_epoch_deadline(live.ticks);
         let outcome = match request {
             Some(request) => lent::lend(request, || call(&mut live)),
             None => call(&mut live),
@@ -199,10 +209,11 @@ impl Ready {
     }
 
     fn slot(&self) -> (MutexGuard<'_, Option<Box<Live>>>, &AtomicU64) {
-        let count = self.slots.len();
-        let own = ordinal() % count;
-        for place in own..own + count {
-            let Some(slot) = self.slots.get(place % count) else { continue };
+        let (count, own) = (self.slots.len(), ordinal());
+        // A division costs more than the lock, and most hosts have a slot for every thread.
+        let own = if own < count { own } else { own % count };
+        let (before, from) = self.slots.split_at(own);
+        for slot in from.iter().chain(before) {
             match slot.live.try_lock() {
                 Ok(live) => return (live, &slot.calls),
                 Err(TryLockError::Poisoned(live)) => return (live.into_inner(), &slot.calls),
@@ -235,12 +246,14 @@ impl Ready {
         let state = State::new(Arc::clone(&self.label), Arc::clone(&self.services), secrets, bounds);
         let mut store = match &self.policy.code {
             Code::Access(code) => Store::new(code.engine(), state),
+            Code::Direct(code) => Store::new(code.module().engine(), state),
             Code::Scheme(code) => Store::new(code.engine(), state),
         };
         store.limiter(|state| state);
         store.set_hostcall_fuel(bounds.output);
-        bound(&mut store, bounds.configure);
-        store.set_epoch_deadline(ticks(bounds.configure));
+        let ticks = bounds.ticks(bounds.configure);
+        bound(&mut store, bounds.configure, ticks);
+        store.set_epoch_deadline(ticks);
         let configured = self.configure(&mut store);
         let (exports, fields) = configured.map_err(|error| Failure::of(&error, store.data().starved))?;
         let fields = fields.map_err(Failure::Configuration)?;
@@ -251,6 +264,7 @@ impl Ready {
             fields: fields.into(),
             text: String::new(),
             time: bounds.configure,
+            ticks,
             calls: 0,
             memory,
         }))
@@ -262,6 +276,11 @@ impl Ready {
                 let access = code.instantiate(&mut *store)?;
                 let names = access.call_configure(&mut *store, &self.config)?;
                 Ok((Exports::Access(access), names.and_then(|names| fields(&names))))
+            }
+            Code::Direct(code) => {
+                let direct = Direct::new(&mut *store, code)?;
+                let names = direct.configure(&mut *store, &self.config)?;
+                Ok((Exports::Direct(direct), names.and_then(|names| fields(&names))))
             }
             Code::Scheme(code) => {
                 let scheme = code.instantiate(&mut *store)?;
@@ -282,17 +301,14 @@ fn fields(names: &[String]) -> Result<Vec<Field>, String> {
         .collect()
 }
 
-/// Ends a call that has used up `time`; one that only waited for a processor goes on. So a call ends after once to twice its time.
-fn bound(store: &mut Store<State>, time: Duration) {
+/// Ends a call that has used up `time`; one that only waited for a processor goes on. It is looked at when `time` has passed, and when it has
+/// passed again: a loop that has a processor to itself ends after twice the time and a tick at most.
+fn bound(store: &mut Store<State>, time: Duration, ticks: u64) {
     store.epoch_deadline_callback(move |mut context| {
         let overran = context.data_mut().overran(time);
-        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(time)) })
+        // A tick has just begun, so none is partly over.
+        Ok(if overran { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks - 1) })
     });
-}
-
-fn ticks(time: Duration) -> u64 {
-    // One more, since the tick that runs is already partly over.
-    u64::try_from(time.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2) + 1
 }
 
 /// Numbers the threads, so that each has a slot of its own while there are enough.

@@ -181,10 +181,15 @@ impl Field {
         };
         match value.as_deref() {
             None => out.push(ABSENT),
-            Some(value) if value.bytes().all(|byte| byte >= b' ') => out.push_str(value),
+            Some(value) if is_plain(value) => out.push_str(value),
             Some(value) => out.extend(value.chars().map(plain)),
         }
     }
+}
+
+/// Whether there is no control character in it. Looked through to its end, since so the compiler takes many bytes at a time.
+fn is_plain(value: &str) -> bool {
+    !value.bytes().fold(false, |is_control, byte| is_control | (byte < b' '))
 }
 
 /// What would shift the fields behind it comes out as the replacement character.

@@ -11,6 +11,7 @@ use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 
 use crate::bounds::{Bounds, INSTANCES, LOG_BYTES, LOG_LINES, MEMORIES, TABLES};
 use crate::contract::{crypto, request, signing, tickets, tools, types};
+use crate::direct::Guest;
 use crate::services::Services;
 use crate::{crypto as work, lent};
 
@@ -24,6 +25,10 @@ pub(crate) struct State {
     /// Linear memory in use, all memories together.
     pub(crate) memory: usize,
     memory_bound: usize,
+    /// Bytes that one call may hand to the host.
+    pub(crate) output: usize,
+    /// By what an instance that runs directly is reached; none while it may not call the host.
+    pub(crate) guest: Option<Box<Guest>>,
     /// Whether memory was refused in this call.
     pub(crate) starved: bool,
     lines: u8,
@@ -39,8 +44,19 @@ impl State {
             .tables(TABLES)
             .memories(MEMORIES)
             .build();
-        let (memory, memory_bound) = (0, bounds.memory);
-        Self { name, services, secrets, limits, memory, memory_bound, starved: false, lines: 0, late: None }
+        Self {
+            name,
+            services,
+            secrets,
+            limits,
+            memory: 0,
+            memory_bound: bounds.memory,
+            output: bounds.output,
+            guest: None,
+            starved: false,
+            lines: 0,
+            late: None,
+        }
     }
 
     /// Before each call.

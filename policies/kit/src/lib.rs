@@ -76,9 +76,31 @@ pub mod access {
 
         /// The first `N` texts at once, for rules that read many: `let [country, agent] = fields.all();`
         pub fn all<const N: usize>(&self) -> [Option<&'a str>; N] {
-            let mut texts = self.0.split('\u{1f}');
-            std::array::from_fn(|_| texts.next().filter(|text| *text != "\0"))
+            let mut rest = Some(self.0);
+            std::array::from_fn(|_| {
+                let text = rest?;
+                let end = separator(text.as_bytes());
+                rest = text.get(end + 1..);
+                text.get(..end).filter(|text| *text != "\0")
+            })
         }
+    }
+
+    /// Where the first U+001F stands, or the end. Eight bytes at a time: `memchr` takes four on a machine of 32 bits, and longer to begin.
+    #[inline(never)]
+    fn separator(text: &[u8]) -> usize {
+        const ONES: u64 = u64::MAX / 255;
+        let words = text.chunks_exact(8);
+        for (place, word) in words.enumerate() {
+            let word = word.try_into().map_or(0, u64::from_le_bytes) ^ (ONES * 0x1f);
+            // The lowest zero byte (Warren, Hacker's Delight, section 6-1).
+            let found = word.wrapping_sub(ONES) & !word & (ONES << 7);
+            if found != 0 {
+                return place * 8 + (found.trailing_zeros() / 8) as usize;
+            }
+        }
+        let from = text.len() / 8 * 8;
+        text[from..].iter().position(|byte| *byte == 0x1f).map_or(text.len(), |place| from + place)
     }
 
     /// A no with a status and a reason word.

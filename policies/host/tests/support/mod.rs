@@ -30,11 +30,16 @@ pub fn handwritten(configure: &str, authorize: &str, beside: &str) -> Vec<u8> {
             (data (i32.const 128) "\02")
             {beside})"#
     );
-    let mut module = wat::parse_str(text).unwrap();
+    described(&wat::parse_str(text).unwrap(), StringEncoding::UTF8)
+}
+
+/// A module with the contract's description of the world `access`.
+pub fn described(module: &[u8], encoding: StringEncoding) -> Vec<u8> {
+    let mut module = module.to_vec();
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
     let world = resolve.select_world(&[package], Some("access")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
     module
 }
 
