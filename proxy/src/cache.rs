@@ -73,20 +73,21 @@ pub(crate) fn key<'k>(shared: &Shared, snapshot: &Snapshot, target: &'k Target, 
 /// What is fresh in memory at `now`, or on the disk and at hand, without waiting for anything; for requests of the
 /// edge's own.
 pub(crate) fn fresh(shared: &Shared, key: KeyRef<'_>, now: Instant) -> Option<Result<Found, Refusal>> {
-    look(shared, key, None, now).map(|found| found.and_then(good))
+    look(shared, key, None, None, now).map(|found| found.and_then(good))
 }
 
 /// What is fresh in memory at `now`, or on the disk and at hand, for a client with these headers. Waits for nothing.
-/// Requests of the edge's own have none and demand nothing.
+/// Requests of the edge's own have none and demand nothing. `stored`: what the memory had when this request looked before.
 pub(crate) fn look(
     shared: &Shared,
     key: KeyRef<'_>,
+    stored: Option<Stored>,
     headers: Option<&HeaderMap>,
     now: Instant,
 ) -> Option<Result<Found, Refusal>> {
     let _step = tracing::trace_span!("cache").entered();
     let served = |object: &Arc<Object>| is_served(shared, object, now, headers);
-    match shared.memory.get(key) {
+    match stored.or_else(|| shared.memory.get(key)) {
         Some(Stored::Object(object)) if served(&object) => {
             tiers::touch(shared, key, &object);
             Some(Ok(Found::Memory(object, CacheState::HitMemory)))

@@ -10,7 +10,7 @@ use segue_policy_host::Allowance;
 use segue_signing::Verified;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::cache::How;
+use crate::cache::{How, Stored};
 use crate::limit::{Pending, Playing};
 use crate::playlist::Presentation;
 use crate::refusal::Refusal;
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) foreign: Option<Vec<String>>,
     /// Where the object plays, for the policy step. `None`: not asked, or not known yet; `Some(None)`: nowhere that is known.
     pub(crate) placed: Option<Option<Media>>,
+    /// What the memory had, where the policy step looked; the cache step goes on with it.
+    pub(crate) stored: Option<Stored>,
     /// Set by the policy step: `name@version` of the policy that decided.
     pub(crate) policy: Option<Arc<str>>,
     /// Set by the policy step: conditions of its yes.
@@ -92,6 +94,7 @@ impl Exchange {
             grant: None,
             foreign: None,
             placed: None,
+            stored: None,
             policy: None,
             allowance: None,
             playing: None,

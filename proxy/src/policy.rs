@@ -28,6 +28,7 @@ mod supply;
 mod tally;
 mod view;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,11 +136,14 @@ pub(crate) fn is_placed(shared: &Shared, exchange: &mut Exchange) -> bool {
         return true;
     };
     let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
-    exchange.placed = shared.timelines.place(key, target.path.as_str()).or_else(|| match shared.memory.get(key) {
-        // The object may have outlived its timeline.
-        Some(Stored::Object(object)) => object.media.get().map(|media| Some(*media)),
+    // What is in memory knows its place once it was played, and the cache step wants it in any case.
+    let stored = shared.memory.get(key);
+    let media = match &stored {
+        Some(Stored::Object(object)) => object.media.get().copied(),
         _ => None,
-    });
+    };
+    let placed = media.map(Some).or_else(|| shared.timelines.place(key, target.path.as_str()));
+    (exchange.placed, exchange.stored) = (placed, stored);
     exchange.placed.is_some()
 }
 
@@ -211,6 +215,35 @@ pub(crate) fn decide(
     })
 }
 
+/// What calls took on this thread when they were timed last. A call that is not timed counts as long as the one before it: on a
+/// busy thread that was within a millisecond.
+#[derive(Default)]
+struct Timed {
+    /// The request that was timed last.
+    at_ms: u64,
+    /// By place in the chain: the active version, then the candidate.
+    took: Vec<[Duration; 2]>,
+}
+
+thread_local! {
+    static TIMED: RefCell<Timed> = RefCell::default();
+}
+
+impl Timed {
+    fn or_last(place: usize, is_candidate: bool, took: Option<Duration>) -> Duration {
+        TIMED.with_borrow_mut(|timed| {
+            if timed.took.len() <= place {
+                timed.took.resize_with(place + 1, Default::default);
+            }
+            let Some(last) = timed.took.get_mut(place).and_then(|pair| pair.get_mut(usize::from(is_candidate))) else {
+                return Duration::ZERO;
+            };
+            *last = took.unwrap_or(*last);
+            *last
+        })
+    }
+}
+
 /// Counts what the policies of a chain say of one request.
 struct Counting<'a> {
     shared: &'a Shared,
@@ -228,7 +261,12 @@ impl Counting<'_> {
 }
 
 impl Witness for Counting<'_> {
-    fn decided(&mut self, place: usize, role: Role, said: Result<&Verdict, &Failure>, took: Duration) {
+    /// One request of each millisecond, on each thread.
+    fn times(&self) -> bool {
+        TIMED.with_borrow_mut(|timed| std::mem::replace(&mut timed.at_ms, self.view.now_ms) != self.view.now_ms)
+    }
+
+    fn decided(&mut self, place: usize, role: Role, said: Result<&Verdict, &Failure>, took: Option<Duration>) {
         let (Some(counted), Some(attached)) =
             (self.policies.counted.get(place), self.policies.chain.places().get(place))
         else {
@@ -239,12 +277,20 @@ impl Witness for Counting<'_> {
             Role::Canary => (&counted.candidate, attached.candidate.as_ref().map(|(policy, _)| policy)),
         };
         if let (Some(tally), Some(policy)) = (tally, policy) {
+            let took = Timed::or_last(place, role == Role::Canary, took);
             tally.count(said, took, policy.on_failure);
         }
     }
 
-    fn shadowed(&mut self, place: usize, beside: Option<&Verdict>, would: Result<&Verdict, &Failure>, took: Duration) {
+    fn shadowed(
+        &mut self,
+        place: usize,
+        beside: Option<&Verdict>,
+        would: Result<&Verdict, &Failure>,
+        took: Option<Duration>,
+    ) {
         let Some(counted) = self.policies.counted.get(place) else { return };
+        let took = Timed::or_last(place, true, took);
         if let Some(tally) = &counted.candidate {
             // A shadow decides nothing, so its failures refuse nobody.
             tally.count(would, took, segue_policy_host::FailMode::Open);

@@ -139,12 +139,13 @@ impl Service {
     }
 
     /// What the memory holds. Waits for nothing.
-    pub(crate) fn look<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &Exchange) -> Result<Looked, Refusal> {
+    pub(crate) fn look<'h>(&self, asked: impl Into<Asked<'h>>, exchange: &mut Exchange) -> Result<Looked, Refusal> {
         let asked = asked.into();
         let shared = &self.shared;
+        let stored = exchange.stored.take();
         let target = exchange.target.as_ref().ok_or(Refusal::NoRoute)?;
         let key = cache::key(shared, &exchange.snapshot, target, exchange.query.as_deref());
-        let fresh = cache::look(shared, key, Some(asked.headers), exchange.started);
+        let fresh = cache::look(shared, key, stored, Some(asked.headers), exchange.started);
         let place = match &fresh {
             Some(Ok(Found::Memory(object, _))) if object.media.get().is_some() => Some(None),
             _ => exchange.placed.or_else(|| Timeline::known(shared, asked.method, key, target)),

@@ -232,10 +232,11 @@ end
 """
 
 
-def wrk(name: str, port: int, tls: bool, targets: pathlib.Path, script: pathlib.Path, core: int, seconds: int) -> dict:
+def wrk(name: str, port: int, tls: bool, targets: pathlib.Path, script: pathlib.Path, core: int, seconds: int,
+        connections: int = CONNECTIONS) -> dict:
     """One run of the load generator: one thread, keep-alive connections, the targets in turn."""
     url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
-    command = ["taskset", "-c", core, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s",
+    command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
                "-s", script, url, "--", targets]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds + 30, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

@@ -84,6 +84,7 @@ class Hits:
         self.seconds = seconds
         self.script = folder / "load.lua"
         self.script.write_text(load.WRK_SCRIPT)
+        self.connections = load.CONNECTIONS
         #: Headers of every request, and parts of the configuration that the edge has beside the usual ones.
         self.headers: dict = {}
         self.beside: list[str] = []
@@ -160,7 +161,7 @@ class Hits:
         client = resource.getrusage(resource.RUSAGE_CHILDREN)
         before, busy, began = cpu_us(server), busy_us(self.cores.server), time.monotonic()
         result = load.wrk(server.name, server.port, server.tls, place / f"{server.name}.targets", self.script,
-                          self.cores.load, seconds)
+                          self.cores.load, seconds, self.connections)
         after, busy, wall = cpu_us(server), busy_us(self.cores.server) - busy, (time.monotonic() - began) * 1e6
         client_after = resource.getrusage(resource.RUSAGE_CHILDREN)
         client_us = (client_after.ru_utime + client_after.ru_stime - client.ru_utime - client.ru_stime) * 1e6

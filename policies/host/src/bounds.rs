@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How seldom the clock that ends calls ticks, and how often: half of what a call may take is fine enough, and each tick takes the
-/// processor from a request for a dozen microseconds.
-const TICK_MAX: Duration = Duration::from_millis(5);
+/// How seldom the clock that ends calls ticks, and how often: what a call may take is fine enough, and each tick takes the processor
+/// from a request for a dozen microseconds.
+const TICK_MAX: Duration = Duration::from_millis(10);
 const TICK_MIN: Duration = Duration::from_millis(1);
 /// Lines that one call may log; the rest is dropped. A policy that logs each request would drown the edge's own log.
 pub(crate) const LOG_LINES: u8 = 4;
@@ -79,7 +79,7 @@ impl Default for Bounds {
 impl Bounds {
     /// How often the clock ticks that ends calls.
     pub(crate) fn tick(&self) -> Duration {
-        (self.call / 2).clamp(TICK_MIN, TICK_MAX)
+        self.call.clamp(TICK_MIN, TICK_MAX)
     }
 
     /// Ticks that `time` is given: one more than it has, since the tick that runs is already partly over.

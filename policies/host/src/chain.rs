@@ -47,16 +47,26 @@ pub enum Role {
 
 /// Who is told what each policy of a chain said, while a request waits: for counts, so it must not take long.
 pub trait Witness {
-    /// The policy at `place` was asked, and heeded.
-    fn decided(&mut self, place: usize, role: Role, said: Result<&Verdict, &Failure>, took: Duration);
+    /// Whether it wants to know how long each policy takes, for this request: two looks at the clock cost a tenth of a simple rule.
+    fn times(&self) -> bool {
+        true
+    }
+    /// The policy at `place` was asked, and heeded. `took`: none where it is not to be timed.
+    fn decided(&mut self, place: usize, role: Role, said: Result<&Verdict, &Failure>, took: Option<Duration>);
     /// The shadow at `place` was asked. `beside` is what the request got from the active version, its fail mode included; none where there is none.
-    fn shadowed(&mut self, place: usize, beside: Option<&Verdict>, would: Result<&Verdict, &Failure>, took: Duration);
+    fn shadowed(
+        &mut self,
+        place: usize,
+        beside: Option<&Verdict>,
+        would: Result<&Verdict, &Failure>,
+        took: Option<Duration>,
+    );
 }
 
 /// Nobody.
 impl Witness for () {
-    fn decided(&mut self, _: usize, _: Role, _: Result<&Verdict, &Failure>, _: Duration) {}
-    fn shadowed(&mut self, _: usize, _: Option<&Verdict>, _: Result<&Verdict, &Failure>, _: Duration) {}
+    fn decided(&mut self, _: usize, _: Role, _: Result<&Verdict, &Failure>, _: Option<Duration>) {}
+    fn shadowed(&mut self, _: usize, _: Option<&Verdict>, _: Result<&Verdict, &Failure>, _: Option<Duration>) {}
 }
 
 /// What a shadow would have said.
@@ -68,8 +78,8 @@ pub struct Shadowed {
     pub verdict: Result<Verdict, Failure>,
     /// What the active version said to the same request, as [`Verdict::kind`]; `none` where there is none.
     pub beside: &'static str,
-    /// How long the shadow took.
-    pub took: Duration,
+    /// How long the shadow took, where it was timed.
+    pub took: Option<Duration>,
 }
 
 /// What a chain decided.
@@ -83,7 +93,7 @@ pub struct Decision {
     pub failures: Vec<(Arc<str>, Failure, FailMode)>,
     /// What shadows would have said.
     pub shadows: Vec<Shadowed>,
-    /// How long the policies that decide took, all together.
+    /// How long the policies that decide took, all together; nothing where they were not timed.
     pub took: Duration,
 }
 
@@ -129,13 +139,13 @@ impl Chain {
             took: Duration::ZERO,
         };
         // One look at the clock for each policy: where one ends, the next begins.
-        let mut clock = Clock(Instant::now());
+        let mut clock = Clock(witness.times().then(Instant::now));
         for (number, place) in self.places.iter().enumerate() {
             let (decides, shadow) = place.cast(request);
             let verdict = decides.map(|(policy, role)| {
                 let said = policy.authorize(request);
                 let took = clock.lap();
-                decision.took += took;
+                decision.took += took.unwrap_or_default();
                 witness.decided(number, role, said.as_ref(), took);
                 decision.take(policy, said)
             });
@@ -156,13 +166,15 @@ impl Chain {
     }
 }
 
-struct Clock(Instant);
+/// When the last lap ended; none where nobody wants to know.
+struct Clock(Option<Instant>);
 
 impl Clock {
     /// Time since the last lap.
-    fn lap(&mut self) -> Duration {
+    fn lap(&mut self) -> Option<Duration> {
+        let last = self.0.as_mut()?;
         let now = Instant::now();
-        now.saturating_duration_since(std::mem::replace(&mut self.0, now))
+        Some(now.saturating_duration_since(std::mem::replace(last, now)))
     }
 }
 
