@@ -33,8 +33,9 @@ const PAGE = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,
       const parsed = new Promise((resolve, reject) => {
         hls.once(Hls.Events.MANIFEST_PARSED, resolve);
         hls.on(Hls.Events.ERROR, (_, data) => {
-          // A request that a change of quality made pointless is reported as aborted.
-          if (!data.fatal && data.details === Hls.ErrorDetails.INTERNAL_ABORTED) return;
+          // A request that a change of quality made pointless is reported as aborted; a stall that is not fatal is the machine's, and the
+          // song still has to play to its end.
+          if (!data.fatal && [Hls.ErrorDetails.INTERNAL_ABORTED, Hls.ErrorDetails.BUFFER_STALLED_ERROR].includes(data.details)) return;
           failed.push(data.type + ' ' + data.details);
           reject(new Error(data.type + ' ' + data.details + ' ' + (data.response ? data.response.code : '')));
         });
