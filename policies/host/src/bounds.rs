@@ -32,8 +32,9 @@ pub struct HostConfig {
 pub struct Bounds {
     /// Bytes of an uploaded file. JavaScript policies have 12 MB, since they bring their interpreter.
     pub upload: usize,
-    /// How long one call may run on a processor; a loop that has one to itself ends after two and a half times that at most. Ten thousand
-    /// times what a simple rule takes; short enough that a loop harms few. Waiting for a processor does not count.
+    /// How long one call may run on a processor; a loop that has one to itself ends after twice that and a tick of the clock at most, so three
+    /// times that by default. Ten thousand times what a simple rule takes; short enough that a loop harms few. Waiting for a processor does not
+    /// count.
     pub call: Duration,
     /// How long instantiation and `configure` may run, and a scheme's `sign`; an interpreter starts here.
     pub configure: Duration,
