@@ -1,9 +1,14 @@
-//! The cage around a guest: a network namespace without a network, and a death that follows its worker's.
+//! The cage around a guest: a session of its own, a network namespace without a network, and a death that follows its
+//! worker's.
 //!
-//! Where the kernel lets us (user namespaces; `unshare` and `setpriv` of util-linux), a guest is started through both:
-//! it then sees not even the loopback of this machine, can gain no privilege by executing anything, and is killed by
-//! the kernel when the worker dies, `kill -9` included. Both execute in place, so the process id stays the one that
-//! was started.
+//! Where the kernel lets us (user namespaces; `setsid`, `unshare` and `setpriv` of util-linux), a guest is started
+//! through all three: it then sees not even the loopback of this machine, can gain no privilege by executing anything,
+//! and is killed by the kernel when the worker dies, `kill -9` included. Each executes in place, so the process id
+//! stays the one that was started.
+//!
+//! The session is for everybody else on the machine. Linux shares the processor out between sessions first, where it
+//! groups tasks by them, and only then within one: encoders that share the worker's session take turns with the whole
+//! of it, however nice they are, and were measured to keep others waiting for seconds.
 //!
 //! Invariants: whether the cage holds is tried out once, at the start of the worker, and said in its log. On failure:
 //! guests run without it, bounded by [`crate::ffmpeg`] alone, which opens no network protocol either.
@@ -14,6 +19,11 @@ use std::process::{Command, Stdio};
 
 use crate::ffmpeg::on_path;
 
+const SETSID: &str = "setsid";
+
+/// One program with its own arguments, where it is installed.
+type Words = Option<Vec<PathBuf>>;
+
 /// What stands before a guest's own command line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cage(Vec<PathBuf>);
@@ -22,15 +32,17 @@ impl Cage {
     /// The tightest cage that works here.
     pub(crate) fn find(path: Option<&OsStr>) -> Self {
         let word = |text: &str| PathBuf::from(text);
+        let session = on_path(SETSID, path).map(|program| vec![program]);
         let unshare = on_path("unshare", path);
         let setpriv = on_path("setpriv", path);
         let net = unshare.map(|program| vec![program, word("--user"), word("--net"), word("--")]);
         // After the namespace: the kernel forgets the signal when credentials change.
         let death =
             setpriv.map(|program| vec![program, word("--pdeathsig"), word("KILL"), word("--no-new-privs"), word("--")]);
-        let both = net.iter().chain(&death).flatten().cloned().collect::<Vec<_>>();
-        let tried = [both, net.unwrap_or_default(), death.unwrap_or_default()];
-        tried.into_iter().map(Self).find(Self::holds).unwrap_or_default()
+        let cages = [(&net, &death), (&net, &None), (&None, &death), (&None, &None)];
+        let around =
+            |(net, death): (&Words, &Words)| [&session, net, death].into_iter().flatten().flatten().cloned().collect();
+        cages.into_iter().map(around).map(Self).find(Self::holds).unwrap_or_default()
     }
 
     fn holds(&self) -> bool {
@@ -42,6 +54,11 @@ impl Cage {
     /// Whether guests have no network at all.
     pub(crate) fn is_without_network(&self) -> bool {
         self.0.iter().any(|word| word.as_os_str() == "--net")
+    }
+
+    /// Whether guests make themselves the leaders of sessions, and so of process groups. They must not be that already.
+    pub(crate) fn is_session(&self) -> bool {
+        self.0.first().is_some_and(|program| program.ends_with(SETSID))
     }
 
     /// The program to start for `guest`, and the words that come before the guest's own.
@@ -63,7 +80,7 @@ mod tests {
     fn what_is_not_installed_is_done_without() {
         let cage = Cage::find(Some(OsStr::new("/nonexistent")));
         assert_eq!(cage.around(Path::new("/bin/true")), (Path::new("/bin/true"), Vec::new()));
-        assert!(!cage.is_without_network());
+        assert!(!cage.is_without_network() && !cage.is_session());
     }
 
     #[test]

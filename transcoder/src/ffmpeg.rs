@@ -1,6 +1,6 @@
 //! Running ffmpeg and ffprobe as guests: bounded in time, memory, files and output, alone in one folder.
 //!
-//! Invariants: every process is the leader of a group of its own, stands in a [`Cage`], works in the job's folder, sees
+//! Invariants: every process is the leader of a group of its own (and of a session, see [`Cage`]), stands in a [`Cage`], works in the job's folder, sees
 //! an environment that holds nothing of ours, and is killed with its group when its time is over, when its job is
 //! cancelled, and when the future that waits for it is dropped; it is reaped before `run` returns. Inputs are opened by
 //! the `file` protocol alone and by the demuxers of [`DEMUXERS`] alone, so that a playlist that poses as audio reaches
@@ -36,6 +36,11 @@ const ADDRESSES: u64 = 4 << 30;
 /// Memory of one guest that works on sound or a picture: decoders and encoders take some tens of megabytes, a cover of
 /// 100 million pixels 400. Threads are bounded by it too, since each maps a stack of 8 MiB.
 pub(crate) const MEMORY: u64 = 1 << 30;
+/// How nice guests are, to the worker and to everybody else.
+const NICE: i32 = 10;
+/// How often it is tried to make a session nice, and the longest wait between two tries.
+const CALM_TRIES: u32 = 20;
+const CALM_WAIT: Duration = Duration::from_millis(100);
 /// Open files of one guest: libraries, one source, one segment per rendition.
 const OPEN_FILES: u64 = 256;
 /// What is kept of ffmpeg's log for the operator.
@@ -111,6 +116,9 @@ fn guest(cage: &Cage, program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.args(words);
     isolate(&mut command, folder);
+    if !cage.is_session() {
+        command.process_group(0);
+    }
     command
 }
 
@@ -119,7 +127,7 @@ fn isolate(command: &mut Command, folder: &Path) {
     if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
         command.env("LD_LIBRARY_PATH", libraries);
     }
-    command.current_dir(folder).process_group(0);
+    command.current_dir(folder);
 }
 
 /// What a run may use.
@@ -192,7 +200,7 @@ impl Leash {
     fn attach(&self, pid: Pid) {
         let mut state = self.lock();
         if matches!(*state, LeashState::Cut) {
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            kill(pid);
         } else {
             *state = LeashState::Running(pid);
         }
@@ -201,11 +209,39 @@ impl Leash {
     fn cut(&self) {
         let mut state = self.lock();
         if let LeashState::Running(pid) = *state {
-            // It may be a zombie already; there is nothing to do about an error.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            kill(pid);
         }
         if !matches!(*state, LeashState::Reaped) {
             *state = LeashState::Cut;
+        }
+    }
+
+    /// Sees to it that the guest's session, and not just the guest within it, comes after all others. A guest that has
+    /// none, or a kernel that does not group tasks by them, is left as it is.
+    async fn calm(&self) {
+        let mut wait = Duration::from_millis(1);
+        for _ in 0..CALM_TRIES {
+            if !self.is_to_be_calmed() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(CALM_WAIT);
+        }
+    }
+
+    fn is_to_be_calmed(&self) -> bool {
+        // Held throughout: the process id stays that of our child.
+        let state = self.lock();
+        match *state {
+            LeashState::Unborn => true,
+            LeashState::Cut | LeashState::Reaped => false,
+            // Before its session is its own, the group of tasks would be the worker's.
+            LeashState::Running(pid) if rustix::process::getsid(Some(pid)) != Ok(pid) => true,
+            LeashState::Running(pid) => {
+                let written = std::fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
+                // For all but root, the kernel takes one such wish in a tenth of a second.
+                written.err().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
         }
     }
 
@@ -229,6 +265,13 @@ impl Drop for CutOnDrop {
     fn drop(&mut self) {
         self.0.cut();
     }
+}
+
+/// Kills a guest, with its group if it has made one yet. It may be a zombie already; there is nothing to do about an
+/// error.
+fn kill(pid: Pid) {
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
 }
 
 fn pid_of(child: &Child) -> Option<Pid> {
@@ -260,10 +303,15 @@ pub(crate) async fn run<G: Guest, T: Send + 'static>(
         let status = held.reap(guest.child()).map_err(RunError::Spawn)?;
         Ok((status, value))
     });
+    let calmed = async {
+        leash.calm().await;
+        std::future::pending().await
+    };
     let stopped = tokio::select! {
         ended = &mut thread => return ended.map_err(|_| RunError::Panicked)?,
         () = cancel.cancelled() => RunError::Cancelled,
         () = tokio::time::sleep(bounds.wall) => RunError::TimedOut(bounds.wall),
+        stopped = calmed => stopped,
     };
     leash.cut();
     // Killed, so its pipes close and the thread ends; waiting here means that nothing is left when the folder goes.
@@ -289,7 +337,7 @@ fn restrain(pid: Pid, bounds: Bounds) -> io::Result<()> {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         rustix::process::prlimit(Some(pid), resource, limit).or_else(gone)?;
     }
-    rustix::process::setpriority_process(Some(pid), 10).or_else(|error| gone(error).map(|_| ()))?;
+    rustix::process::setpriority_process(Some(pid), NICE).or_else(|error| gone(error).map(|_| ()))?;
     Ok(())
 }
 
@@ -402,6 +450,26 @@ mod tests {
         let ended = run(sleeper(Path::new("/tmp")), bounds, &cancel, drain).await;
         assert!(matches!(ended, Err(RunError::Cancelled)));
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn a_guest_comes_after_everybody_else() {
+        let cage = Cage::find(std::env::var_os("PATH").as_deref());
+        if !cage.is_session() || !Path::new("/proc/self/autogroup").exists() {
+            // Nothing groups tasks by sessions here.
+            return;
+        }
+        let spawn = move || {
+            let script =
+                "while read group word nice </proc/$$/autogroup; do [ \"$nice\" = 10 ] && echo $nice && exit; done";
+            guest(&cage, Path::new("/bin/sh"), Path::new("/tmp")).args(["-c", script]).stdout(Stdio::piped()).spawn()
+        };
+        let group = || std::fs::read_to_string("/proc/self/autogroup").expect("autogroup");
+        let before = group();
+        let bounds = Bounds { wall: Duration::from_secs(30), ..BOUNDS };
+        let (status, bytes) = run(spawn, bounds, &CancellationToken::new(), drain).await.expect("it ends");
+        assert!(status.success() && bytes == 3, "{status}, {bytes}");
+        assert_eq!(group(), before, "and its worker is what it was");
     }
 
     #[test]
