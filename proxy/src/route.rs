@@ -33,8 +33,8 @@ pub(crate) enum ObjectKind {
     Other,
 }
 
-/// What the transcoder calls a growing playlist.
-const GROWING: &str = "live.m3u8";
+/// What the transcoder calls a growing playlist, and the master over those, to which renditions are added.
+const GROWING: [&str; 2] = ["live.m3u8", "early.m3u8"];
 
 impl ObjectKind {
     pub(crate) fn of(file: &str) -> Self {
@@ -209,9 +209,9 @@ impl Target {
         self.version().is_some() && !self.is_growing()
     }
 
-    /// A media playlist of a track that is still encoded: the one name in a version folder that is written more than once.
+    /// A playlist of a track that is still encoded: the names in a version folder that are written more than once.
     pub(crate) fn is_growing(&self) -> bool {
-        self.kind == ObjectKind::Playlist && self.file().rsplit('/').next() == Some(GROWING)
+        self.kind == ObjectKind::Playlist && self.file().rsplit('/').next().is_some_and(|name| GROWING.contains(&name))
     }
 
     /// The file inside its version, or inside its track.
@@ -382,7 +382,8 @@ mod tests {
         for (file, immutable, growing) in [
             ("0123456789abcdef-7/a64/seg-00001.m4s", true, false),
             ("0123456789abcdef-7/a64/index.m3u8", true, false),
-            ("0123456789abcdef-7/early.m3u8", true, false),
+            ("0123456789abcdef-7/early.m3u8", false, true),
+            ("early.m3u8", false, false),
             ("0123456789abcdef-7/a64/live.m3u8", false, true),
             ("0123456789abcdef-7/a64/olive.m3u8", true, false),
             ("master.m3u8", false, false),

@@ -2,16 +2,17 @@
 //!
 //! Each run of ffmpeg reads samples of ours (FLAC alone reads the source, whose very samples it keeps) and gives frames
 //! through a pipe; segments are made of them here ([`crate::cmaf`]) and handed on as they are done. Runs begin in the
-//! order of the track, so that the start of every rendition is there first.
+//! order of the track, so that the start of every rendition is there first; a rung whose gain is not known is tried for
+//! it before ([`crate::overshoot`]), those that are heard first before all others.
 //!
-//! Invariants: at most as many runs at once as there are cores, or renditions where those are more; all AAC renditions
-//! are cut at the same samples; a rendition that is not exactly as long as the source is an error.
+//! Invariants: at most as many runs at once as there are cores, or beginnings of renditions where those are more; all
+//! AAC renditions are cut at the same samples; a rendition that is not exactly as long as the source is an error.
 //!
 //! On failure: a crash or an output that is not what was asked for is retryable; the first error ends every run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,9 +26,10 @@ use crate::cmaf::{self, Cutter};
 use crate::codecs::codecs;
 use crate::ffmpeg::{Bounds, INPUT, Tools, follow, run};
 use crate::film::Film;
-use crate::ladder::{Coding, Rung, Shape};
+use crate::ladder::{Coding, Rung, Shape, heard_first};
 use crate::lease::{Reporter, Stage};
 use crate::measure::{Limits, halted};
+use crate::overshoot::Trials;
 use crate::packets::{self, Frame, Setup};
 use crate::pictures::Reel;
 use crate::reject::{Failure, Halt, Reason};
@@ -78,8 +80,10 @@ pub(crate) struct Work {
     pub(crate) samples: u64,
     /// Of the track, before what coding adds is taken off ([`crate::overshoot`]).
     pub(crate) gain_db: f64,
-    /// Of each rung, in dB.
-    pub(crate) gains: Vec<f64>,
+    /// Of each rung, in dB, once it is known.
+    pub(crate) gains: Vec<OnceLock<f64>>,
+    /// What tells it of those that it is not known of. `None`: it is known of all.
+    pub(crate) trials: Option<Trials>,
     pub(crate) rungs: Vec<Rung>,
     pub(crate) cores: usize,
     pub(crate) limits: Limits,
@@ -98,6 +102,40 @@ struct Run {
     rendition: usize,
     chunk: Chunk,
     frames: mpsc::Sender<Coded>,
+}
+
+/// What waits for its turn.
+enum Turn {
+    /// A rung is tried for its gain ([`crate::overshoot`]).
+    Trial {
+        rendition: usize,
+    },
+    Encode(Run),
+}
+
+impl Turn {
+    /// Whether it can begin, beside so many others. The beginnings of renditions are encoded together, on however few
+    /// cores, since somebody listens; everything else waits for a core of its own.
+    fn is_ready(&self, work: &Work, running: usize) -> bool {
+        let room = running < work.cores.max(1);
+        match self {
+            Self::Trial { .. } => room,
+            Self::Encode(run) => work.gain(run.rendition).is_some() && (room || run.chunk.first == 0),
+        }
+    }
+
+    async fn take(self, work: &Work, cancel: &CancellationToken) -> Result<(), Halt> {
+        match self {
+            Self::Encode(run) => one(work, run, cancel).await,
+            Self::Trial { rendition } => {
+                let trials = work.trials.as_ref().ok_or_else(|| failed("nothing to try"))?;
+                let gain = trials.gain(work, work.rung(rendition)?, cancel).await?;
+                let place = work.gains.get(rendition).ok_or_else(|| failed("no such rendition"))?;
+                place.set(gain).map_err(|_| failed("tried twice"))?;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Work {
@@ -138,8 +176,9 @@ impl Work {
         Err(failed(format!("{name}: {seconds:.3} s were encoded of {:.3}", self.seconds())))
     }
 
-    fn gain(&self, rendition: usize) -> Result<f64, Failure> {
-        self.gains.get(rendition).copied().ok_or_else(|| failed("no gain for a rendition"))
+    /// The gain of a rung in dB, once it is known.
+    pub(crate) fn gain(&self, rendition: usize) -> Option<f64> {
+        self.gains.get(rendition)?.get().copied()
     }
 }
 
@@ -160,7 +199,9 @@ pub(crate) async fn encode(
     let of = work.seconds() * work.rungs.len() as f64;
     let done = Arc::new(Done { millis: AtomicU64::new(0), of, progress: progress.clone() });
     let mut joined = JoinSet::new();
-    let mut runs: Vec<(usize, Run)> = Vec::new();
+    let first = heard_first(&work.rungs);
+    // Each with its place in the order.
+    let mut waiting: Vec<(u64, Turn)> = Vec::new();
     let permits = Arc::new(Semaphore::new(work.cores.max(work.rungs.len()).min(RUNS_MAX)));
     for (rendition, rung) in work.rungs.iter().enumerate() {
         if let Some(picture) = rung.picture() {
@@ -168,32 +209,36 @@ pub(crate) async fn encode(
             joined.spawn(reel.run(Arc::clone(&work), Arc::clone(&permits), cancel.clone()));
             continue;
         }
+        let late = if first[rendition] { 0 } else { 2 };
+        if work.gain(rendition).is_none() {
+            waiting.push((late, Turn::Trial { rendition }));
+        }
         let chunks = if rung.coding == Coding::Aac { cut.clone() } else { vec![whole] };
         let mut parts = Vec::with_capacity(chunks.len());
         for (n, chunk) in chunks.into_iter().enumerate() {
             // The first is listened to at once; the others wait for their turn and must not hold up a core meanwhile.
             let room = if n == 0 { QUEUE } else { usize::try_from(chunk.frames.1 - chunk.first).unwrap_or(QUEUE) + 64 };
             let (frames, given) = mpsc::channel(room);
-            runs.push((n, Run { rendition, chunk, frames }));
+            let order = if n == 0 { late + 1 } else { 3 + n as u64 };
+            waiting.push((order, Turn::Encode(Run { rendition, chunk, frames })));
             parts.push((chunk, given));
         }
         let shelf = Shelf { rendition, cutter: None, next: 0, out: out.clone(), done: Arc::clone(&done) };
         joined.spawn(join(Arc::clone(&work), shelf, parts, cancel.clone()));
     }
     drop(out);
-    // A stable sort: the beginning of every rendition, then the second chunk of every rendition.
-    runs.sort_by_key(|(n, _)| *n);
+    // A stable sort: trial and beginning of what is heard first, then of the others, then the second chunk of each.
+    waiting.sort_by_key(|(order, _)| *order);
     let mut running = JoinSet::new();
-    let mut waiting = runs.into_iter();
-    let mut next = waiting.next();
     loop {
+        let next = waiting.iter().position(|(_, turn)| turn.is_ready(&work, running.len()));
         tokio::select! {
             permit = Arc::clone(&permits).acquire_owned(), if next.is_some() => {
-                let (Some((_, run)), Ok(permit)) = (next.take(), permit) else { continue };
-                next = waiting.next();
+                let (Some(next), Ok(permit)) = (next, permit) else { continue };
+                let (_, turn) = waiting.remove(next);
                 let (work, cancel) = (Arc::clone(&work), cancel.clone());
                 running.spawn(async move {
-                    let ended = one(&work, run, &cancel).await;
+                    let ended = turn.take(&work, &cancel).await;
                     drop(permit);
                     ended
                 });
@@ -226,7 +271,8 @@ fn finished(ended: Result<Result<(), Halt>, tokio::task::JoinError>) -> Result<(
 async fn one(work: &Work, asked: Run, cancel: &CancellationToken) -> Result<(), Halt> {
     let Run { rendition, chunk, frames } = asked;
     let rung = work.rung(rendition)?;
-    let mut command = work.command(rung, &work.spool, chunk.samples, work.gain(rendition)?);
+    let gain = work.gain(rendition).ok_or_else(|| failed("no gain for a rendition"))?;
+    let mut command = work.command(rung, &work.spool, chunk.samples, gain);
     let seconds = (chunk.samples.1 - chunk.samples.0) as f64 / f64::from(work.shape.rate);
     // Twice of what was asked for is an encoder gone mad; samples of noise make FLAC a little larger than they are.
     let most = (seconds * rung.bit_rate as f64 / 8.0 * 2.0) as u64 + (1 << 20);

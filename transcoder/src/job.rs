@@ -4,7 +4,7 @@
 //! upload and no report follows a lost lease.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use crate::ladder::{Shape, ladder};
 use crate::lease::{Reporter, Stage, hold};
 use crate::master::master;
 use crate::measure::{Limits, factor, measure};
-use crate::overshoot::gains;
+use crate::overshoot::Trials;
 use crate::probe::{Probe, probe};
 use crate::publish::{Press, file, version};
 use crate::queue::{Backoff, Claim, Completion, Queue, QueueError, RenditionReport};
@@ -112,16 +112,20 @@ async fn produce(
         film: probe.film.clone(),
         samples: measured.samples,
         gain_db: loudness.gain_db,
-        gains: Vec::new(),
+        gains: vec![OnceLock::new(); rungs.len()],
+        trials: None,
         rungs: rungs.clone(),
         cores: config.cores,
         limits,
         film_limits: Limits { factor: config.video.time_limit_factor, ..limits },
     };
     tracing::debug!(job = %claim.job, "measured");
-    work.gains = gains(&work, &measured.loud, job).await?;
-    let applied: Vec<_> =
-        rungs.iter().zip(&work.gains).map(|(rung, gain)| rung.is_levelled().then_some(*gain)).collect();
+    work.trials = Trials::of(&work, &measured.loud).await?;
+    for (rung, gain) in rungs.iter().zip(&mut work.gains) {
+        if work.trials.is_none() || !rung.is_levelled() {
+            *gain = OnceLock::from(work.gain_db);
+        }
+    }
     let work = Arc::new(work);
     let mut press = Press::new(store, queue, claim, &version, &rungs, encryption);
     // A picture may be encoded more slowly than it plays, and those who came early would wait for ever again.
@@ -129,7 +133,7 @@ async fn produce(
         press.open_early();
     }
     press.add("waveform.json", waveform.into(), "application/json").await?;
-    let made = make(tools, &source, &probe, work, &mut press, job, reporter).await;
+    let made = make(tools, &source, &probe, Arc::clone(&work), &mut press, job, reporter).await;
     let (mut renditions, cover) = match made {
         Ok(made) => made,
         Err(Halt::Failed(failure)) if !failure.reason.is_retryable() => {
@@ -138,7 +142,9 @@ async fn produce(
         }
         Err(halt) => return Err(halt),
     };
-    renditions.iter_mut().zip(applied).for_each(|(rendition, gain)| rendition.gain_db = gain);
+    for (n, (rendition, rung)) in renditions.iter_mut().zip(&rungs).enumerate() {
+        rendition.gain_db = work.gain(n).filter(|_| rung.is_levelled());
+    }
     Ok(Completion {
         fence: claim.fence,
         master: master(&version, &renditions),

@@ -12,6 +12,10 @@ use crate::probe::Probe;
 /// Below this AAC-LC makes nothing that one would want to hear.
 const LEAST: u64 = 16_000;
 
+/// Bits per second from which a lossy encoder keeps close to the wave: AAC is then searched fast, and how far its peaks
+/// come over the source's is foreseeable.
+pub(crate) const FINE: u64 = 96_000;
+
 /// How a rendition is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coding {
@@ -43,7 +47,7 @@ impl Rung {
     pub(crate) fn coder(&self) -> Vec<String> {
         let rate = self.bit_rate.to_string();
         let words: &[&str] = match self.coding {
-            Coding::Aac if self.bit_rate >= 96_000 => {
+            Coding::Aac if self.bit_rate >= FINE => {
                 &["-c:a", "aac", "-b:a", &rate, "-aac_coder", "fast", "-aac_pns", "0", "-aac_is", "0", "-f", "adts"]
             }
             #[rustfmt::skip]
@@ -114,6 +118,13 @@ impl Shape {
     }
 }
 
+/// Which rungs are heard first: those whose gain needs one trial as a rule, or else all of them.
+pub(crate) fn heard_first(rungs: &[Rung]) -> Vec<bool> {
+    let first = |rung: &Rung| !rung.is_levelled() || rung.bit_rate >= FINE;
+    let none = !rungs.iter().any(first);
+    rungs.iter().map(|rung| none || first(rung)).collect()
+}
+
 /// The rungs for a source.
 pub(crate) fn ladder(config: &Ladder, probe: &Probe) -> Vec<Rung> {
     let rung =
@@ -153,6 +164,17 @@ mod tests {
         assert_eq!(names(Some(80_000)), ["a64"]);
         assert_eq!(names(Some(40_400)), ["a40"]);
         assert_eq!(names(Some(8_000)), ["a16"]);
+    }
+
+    #[test]
+    fn what_needs_many_trials_is_not_heard_first() {
+        let first = |bit_rate| {
+            let probe = Probe { bit_rate, lossless: bit_rate.is_none().then_some(1_411_200), ..Probe::default() };
+            let config = Ladder { aac: vec![48_000, 64_000, 96_000, 256_000], opus: vec![64_000], lossless: true };
+            heard_first(&ladder(&config, &probe))
+        };
+        assert_eq!(first(None), [false, false, true, true, false, true]);
+        assert_eq!(first(Some(80_000)), [true; 3], "nothing better is there");
     }
 
     #[test]

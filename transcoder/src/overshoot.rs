@@ -18,13 +18,11 @@ use std::path::{Path, PathBuf};
 use ebur128::{EbuR128, Mode};
 use ffmpeg_sidecar::child::FfmpegChild;
 use ffmpeg_sidecar::command::FfmpegCommand;
-use futures::future::BoxFuture;
-use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::encode::{Work, failed};
 use crate::ffmpeg::{Bounds, follow, read_bounded, run};
-use crate::ladder::Rung;
+use crate::ladder::{FINE, Rung};
 use crate::measure::{CEILING, decibels, factor, halted};
 use crate::meter::PEAK_BIN;
 use crate::packets::{AAC_FRAME, Wrapping};
@@ -44,10 +42,9 @@ const ROUNDS: usize = 4;
 const SPARE: f64 = 0.5;
 /// dB by which a rung is brought below the ceiling that came over it.
 const MARGIN: f64 = 0.1;
-/// dB that coding adds to peaks on most songs, below [`FINE`] bits per second and from there on: where a rung's trials
+/// dB that coding adds to peaks on most songs, below [`FINE`] and from there on: where a rung's trials
 /// begin, so that one is mostly enough.
 const USUAL: (f64, f64) = (0.6, 0.1);
-const FINE: u64 = 96_000;
 /// What a trial of the highest rate takes, several times over.
 const ENCODED_MAX: usize = 8 << 20;
 const EXCERPTS: &str = "excerpts.f32";
@@ -103,41 +100,42 @@ fn excerpts(spool: &Path, folder: &Path, frame: usize, places: &[(u64, u64)]) ->
     Ok((path, samples))
 }
 
-/// The gain of each rung in dB: that of the track, less what its coding adds to peaks at the ceiling. `bins` are the
-/// true peaks of the source, one for each [`PEAK_BIN`] samples.
-pub(crate) async fn gains(work: &Work, bins: &[f32], cancel: &CancellationToken) -> Result<Vec<f64>, Halt> {
-    let gain = work.gain_db;
-    let places = places(bins, gain, work.samples, work.shape.rate);
-    if places.is_empty() {
-        return Ok(vec![gain; work.rungs.len()]);
-    }
-    let (spool, folder, frame, whole) = (work.spool.clone(), work.folder.clone(), work.shape.frame(), work.samples);
-    let (input, samples) = if places.as_slice() == [(0, whole)] {
-        (spool, whole)
-    } else {
-        tokio::task::spawn_blocking(move || excerpts(&spool, &folder, frame, &places))
+/// The loudest places of a track, ready to be encoded for trial.
+#[derive(Debug)]
+pub(crate) struct Trials {
+    input: PathBuf,
+    samples: u64,
+}
+
+impl Trials {
+    /// `bins` are the true peaks of the source, one for each [`PEAK_BIN`] samples. `None`: no rung needs a trial.
+    pub(crate) async fn of(work: &Work, bins: &[f32]) -> Result<Option<Self>, Halt> {
+        let places = places(bins, work.gain_db, work.samples, work.shape.rate);
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let (spool, folder, frame, whole) = (work.spool.clone(), work.folder.clone(), work.shape.frame(), work.samples);
+        if places.as_slice() == [(0, whole)] {
+            return Ok(Some(Self { input: spool, samples: whole }));
+        }
+        let (input, samples) = tokio::task::spawn_blocking(move || excerpts(&spool, &folder, frame, &places))
             .await
             .map_err(|error| failed(format!("copying excerpts panicked: {error}")))?
-            .map_err(|error| disk("copy excerpts", &error))?
-    };
-    let mut trials: Vec<BoxFuture<'_, Result<f64, Halt>>> = Vec::new();
-    for rung in &work.rungs {
-        trials.push(Box::pin(trim(work, rung, &input, samples, cancel)));
+            .map_err(|error| disk("copy excerpts", &error))?;
+        Ok(Some(Self { input, samples }))
     }
-    let mut tried = stream::iter(trials).buffered(work.cores.max(1));
-    let mut gains = Vec::with_capacity(work.rungs.len());
-    while let Some(trim) = tried.next().await {
-        gains.push(((gain - trim?) * 100.0).round() / 100.0);
+
+    /// The gain of one rung in dB: that of the track, less what its coding adds to peaks at the ceiling.
+    pub(crate) async fn gain(&self, work: &Work, rung: &Rung, cancel: &CancellationToken) -> Result<f64, Halt> {
+        let trim = trim(work, rung, &self.input, self.samples, cancel).await?;
+        let gain = ((work.gain_db - trim) * 100.0).round() / 100.0;
+        tracing::debug!(rung = rung.name, gain, samples = self.samples, "tried for true peaks");
+        Ok(gain)
     }
-    tracing::debug!(gain, ?gains, samples, "tried for true peaks");
-    Ok(gains)
 }
 
 /// What the gain of one rung is lowered by, in dB.
 async fn trim(work: &Work, rung: &Rung, input: &Path, samples: u64, cancel: &CancellationToken) -> Result<f64, Halt> {
-    if !rung.is_levelled() {
-        return Ok(0.0);
-    }
     // The least that kept under the ceiling, and the most that did not.
     let (mut kept, mut broken): (Option<f64>, f64) = (None, f64::NEG_INFINITY);
     let mut trim = if rung.bit_rate < FINE { USUAL.0 } else { USUAL.1 };

@@ -2,7 +2,8 @@
 //!
 //! Order: an init section and segments first, and only what the store has acknowledged is named by a playlist. While a
 //! track is encoded, each rendition has a growing playlist `live.m3u8` (type EVENT) and the version a master
-//! `early.m3u8` over them, which the control plane hands out once it was told of it; at the end each rendition gets its
+//! `early.m3u8` over them, which the control plane hands out once it was told of it, and which is written anew when a
+//! rendition that came later joins those that are heard first; at the end each rendition gets its
 //! whole `index.m3u8` (type VOD), and the growing one its end. The alias is the control plane's, after all of this.
 //!
 //! Invariants: objects go only under `hls/<track>/<version>/`, and the version ends in the attempt's fence, so that a
@@ -25,7 +26,7 @@ use crate::config::Encryption;
 use crate::encode::Output;
 use crate::encrypt::{Locksmith, Wrapped};
 use crate::heirs::Heirs;
-use crate::ladder::Rung;
+use crate::ladder::{Rung, heard_first};
 use crate::lease::{Reporter, Stage};
 use crate::master::{early, peak_and_average};
 use crate::measure::{CEILING, TARGET};
@@ -84,6 +85,8 @@ struct Shelf {
     /// In order; `None` has come and is on its way.
     segments: Vec<(Option<()>, SegmentFile)>,
     ended: bool,
+    /// Whether it is one of those that are heard first.
+    first: bool,
     /// Segments that the growing playlist names.
     told: usize,
 }
@@ -92,6 +95,11 @@ impl Shelf {
     /// What a playlist may name.
     fn there(&self) -> usize {
         if self.opened { self.segments.iter().take_while(|(there, _)| there.is_some()).count() } else { 0 }
+    }
+
+    /// Whether a player that comes now finds enough of it.
+    fn is_open(&self) -> bool {
+        self.there() >= EARLY || self.is_whole()
     }
 
     fn files(&self, count: usize) -> Vec<SegmentFile> {
@@ -141,7 +149,11 @@ pub(crate) struct Press<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Early {
     Waiting,
-    Told(Instant),
+    Told {
+        at: Instant,
+        /// Renditions that the master names.
+        named: usize,
+    },
 }
 
 impl<'a> Press<'a> {
@@ -154,8 +166,9 @@ impl<'a> Press<'a> {
         encryption: Option<&Encryption>,
     ) -> Self {
         let place = |rung: &Rung| format!("{}/{version}/{}/", claim.track, rung.name);
-        let shelf = |rung: &Rung| Shelf {
+        let shelf = |(rung, first): (&Rung, bool)| Shelf {
             rung: rung.clone(),
+            first,
             locksmith: encryption.map(|encryption| Locksmith::new(encryption, place(rung))),
             codecs: String::new(),
             opened: false,
@@ -168,7 +181,7 @@ impl<'a> Press<'a> {
             queue,
             claim,
             root: format!("hls/{}/{version}", claim.track),
-            shelves: rungs.iter().map(shelf).collect(),
+            shelves: rungs.iter().zip(heard_first(rungs)).map(shelf).collect(),
             heirs: Heirs::new(&claim.track, version),
             early: None,
             uploads: FuturesUnordered::new(),
@@ -266,18 +279,18 @@ impl<'a> Press<'a> {
         match self.early {
             None => Ok(()),
             Some(Early::Waiting) => {
-                let is_ready = |shelf: &Shelf| shelf.there() >= EARLY || shelf.is_whole();
-                if !self.shelves.iter().all(is_ready) {
+                if !self.shelves.iter().filter(|shelf| shelf.first).all(Shelf::is_open) {
                     return Ok(());
                 }
                 self.heirs.find(self.store, &self.claim.early, &self.shelves_names()).await;
                 self.write_live(State::Growing).await?;
+                self.write_master(0).await?;
                 self.announce().await
             }
-            Some(Early::Told(at)) if at.elapsed() < GROW_EVERY => Ok(()),
-            Some(Early::Told(_)) => {
-                self.early = Some(Early::Told(Instant::now()));
-                self.write_live(State::Growing).await
+            Some(Early::Told { at, .. }) if at.elapsed() < GROW_EVERY => Ok(()),
+            Some(Early::Told { named, .. }) => {
+                self.write_live(State::Growing).await?;
+                self.write_master(named).await
             }
         }
     }
@@ -286,11 +299,21 @@ impl<'a> Press<'a> {
         self.shelves.iter().map(|shelf| shelf.rung.name.clone()).collect()
     }
 
-    async fn announce(&mut self) -> Result<(), Halt> {
+    /// The master over the growing playlists, anew where there are more of them than the `named` that it has. A session
+    /// keeps the one that it began with.
+    async fn write_master(&mut self, named: usize) -> Result<(), Halt> {
+        let open = self.shelves.iter().filter(|shelf| shelf.told > 0);
         let reports: Vec<(RenditionReport, u64)> =
-            self.shelves.iter().map(|shelf| (shelf.report(shelf.there()), shelf.rung.bit_rate)).collect();
-        self.add(MASTER, Bytes::from(early(&reports)), PLAYLIST).await?;
-        self.early = Some(Early::Told(Instant::now()));
+            open.map(|shelf| (shelf.report(shelf.there()), shelf.rung.bit_rate)).collect();
+        let now = reports.len();
+        if now > named {
+            self.add(MASTER, Bytes::from(early(&reports)), PLAYLIST).await?;
+        }
+        self.early = Some(Early::Told { at: Instant::now(), named: now });
+        Ok(())
+    }
+
+    async fn announce(&mut self) -> Result<(), Halt> {
         let version = self.root.rsplit('/').next().unwrap_or_default();
         match self.queue.early(self.claim, version).await {
             Ok(()) => {
@@ -308,7 +331,7 @@ impl<'a> Press<'a> {
     }
 
     async fn write_live(&mut self, state: State) -> Result<(), Halt> {
-        for shelf in &mut self.shelves {
+        for shelf in self.shelves.iter_mut().filter(|shelf| shelf.told > 0 || shelf.is_open()) {
             let there = shelf.there();
             if there == shelf.told && state == State::Growing {
                 continue;
@@ -337,8 +360,9 @@ impl<'a> Press<'a> {
             let key = format!("{}/{}/{INDEX}", self.root, shelf.rung.name);
             put(self.store, key, Bytes::from(text), PLAYLIST).await?;
         }
-        if matches!(self.early, Some(Early::Told(_))) {
+        if let Some(Early::Told { named, .. }) = self.early {
             self.write_live(State::Ended).await?;
+            self.write_master(named).await?;
         } else {
             // Listeners of an attempt before this one wait for what comes, however late.
             self.heirs.find(self.store, &self.claim.early, &self.shelves_names()).await;
@@ -352,7 +376,7 @@ impl<'a> Press<'a> {
 
     /// After a failure that no other attempt will mend: whoever listens hears what there is and comes to an end.
     pub(crate) async fn abandon(&mut self) {
-        if matches!(self.early, Some(Early::Told(_)))
+        if matches!(self.early, Some(Early::Told { .. }))
             && let Err(error) = self.write_live(State::Ended).await
         {
             tracing::warn!(job = %self.claim.job, ?error, "early playlists not ended; their removal will tell");

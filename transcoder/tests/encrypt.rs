@@ -215,7 +215,7 @@ async fn listeners_of_a_dead_attempt_go_on_with_the_keys_of_the_next_one() {
     let (_, _, early) = bench.control.until(|told| told.0 == job && told.1 == "early").await;
     let dead = early["version"].as_str().unwrap().to_owned();
     let track = bench.bucket().join("hls/track0000001");
-    let live = track.join(&dead).join("a64/live.m3u8");
+    let live = track.join(&dead).join("a128/live.m3u8");
     // What a growing playlist names is there, the keys too.
     let named = told(&live);
     assert!(named.len() >= 2 && named.iter().all(|told| told.key.exists() && told.file.exists()));
@@ -229,9 +229,9 @@ async fn listeners_of_a_dead_attempt_go_on_with_the_keys_of_the_next_one() {
     let version = done["version"].as_str().expect("done").to_owned();
     let carried = told(&live);
     assert_eq!(carried.len(), 50);
-    let whole = told(&track.join(&version).join("a64/index.m3u8"));
+    let whole = told(&track.join(&version).join("a128/index.m3u8"));
     for (carried, whole) in carried.iter().zip(&whole) {
-        assert!(carried.key.to_str().unwrap().contains(&format!("/../../{version}/a64/key-")), "{:?}", carried.key);
+        assert!(carried.key.to_str().unwrap().contains(&format!("/../../{version}/a128/key-")), "{:?}", carried.key);
         assert_eq!((carried.iv, place(&carried.key)), (whole.iv, place(&whole.key)));
         assert!(decrypted(carried).windows(4).any(|bytes| bytes == b"moof"));
     }
