@@ -143,7 +143,8 @@ pub(crate) fn is_placed(shared: &Shared, exchange: &mut Exchange) -> bool {
         _ => None,
     };
     let placed = media.map(Some).or_else(|| shared.timelines.place(key, target.path.as_str()));
-    (exchange.placed, exchange.stored) = (placed, stored);
+    // After a wait for the place the cache step looks for itself: it may have been replaced or purged by then.
+    (exchange.placed, exchange.stored) = (placed, stored.filter(|_| placed.is_some()));
     exchange.placed.is_some()
 }
 

@@ -4,6 +4,7 @@
     clients.py object KEY FILE     hold an object against FILE
     clients.py orphan              begin an upload that nobody knows; its id
     clients.py unfinished          ids of the unfinished uploads under our prefix
+    clients.py cors                let pages of any origin upload
     clients.py moto                serve an empty store until standard input ends; its address
 
 The control plane and the store come by variables: CONTROL, TOKEN, STORE, ACCESS, SECRET.
@@ -126,6 +127,11 @@ def unfinished():
     return [upload["UploadId"] for upload in store().list_multipart_uploads(Bucket=BUCKET, Prefix="uploads/").get("Uploads", [])]
 
 
+def cors():
+    rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["PUT", "GET", "HEAD"], "AllowedHeaders": ["*"]}
+    store().put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
+
+
 def main(what, *rest):
     if what == "moto":
         from moto.server import ThreadedMotoServer
@@ -151,6 +157,8 @@ def main(what, *rest):
     elif what == "orphan":
         upload = store().create_multipart_upload(Bucket=BUCKET, Key="uploads/abcdefghijkl/nobody")
         print(json.dumps(upload["UploadId"]))
+    elif what == "cors":
+        cors()
     elif what == "unfinished":
         print(json.dumps(unfinished()))
     else:

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::browser::node;
+use crate::column::free_port;
 use crate::roles::{ADMIN, Role, WORKER, objects};
 
 /// Three parts: 5, 5 and 2 MiB.
@@ -30,11 +31,17 @@ struct Bench {
     dir: tempfile::TempDir,
     control: Role,
     store: String,
+    /// Access key and secret.
+    keys: (&'static str, &'static str),
     http: reqwest::Client,
 }
 
 impl Bench {
     async fn start(store: &str, ttl: &str) -> anyhow::Result<Self> {
+        Self::start_as((ACCESS, SECRET), store, ttl).await
+    }
+
+    async fn start_as(keys: (&'static str, &'static str), store: &str, ttl: &str) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("segue-uploads-").tempdir()?;
         std::fs::write(dir.path().join("long.wav"), (0..SIZE).map(|at| (at / 997 % 251) as u8).collect::<Vec<_>>())?;
         let config = json!({
@@ -42,13 +49,13 @@ impl Bench {
             "database": { "url": format!("sqlite://{}", dir.path().join("segue.db").display()) },
             "objects": {
                 "endpoint": store, "region": "us-east-1", "bucket": "media", "create_bucket": true,
-                "access_key": ACCESS, "secret_key": SECRET,
+                "access_key": keys.0, "secret_key": keys.1,
             },
             "keys": { "k1": "0123456789abcdef0123456789abcdef" }, "tokens": { "admin": ADMIN, "worker": WORKER },
             "uploads": { "multipart_above": "6MiB", "part_size": "5MiB", "ttl": ttl }, "jobs": { "sweep": "100ms" },
         });
         let control = Role::start(dir.path(), "control", "control", &config).await?;
-        Ok(Self { dir, control, store: store.to_owned(), http: reqwest::Client::new() })
+        Ok(Self { dir, control, store: store.to_owned(), keys, http: reqwest::Client::new() })
     }
 
     fn file(&self) -> String {
@@ -57,18 +64,9 @@ impl Bench {
 
     /// Runs a client and reads its line.
     async fn client(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::from(python()?)
-            .arg(script())
-            .args(args)
-            .envs([("CONTROL", self.control.url()?.as_str()), ("TOKEN", ADMIN), ("STORE", &self.store)])
-            .envs([("ACCESS", ACCESS), ("SECRET", SECRET)])
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let (errors, log) = (String::from_utf8_lossy(&output.stderr), std::fs::read_to_string(&self.control.log)?);
-        ensure!(output.status.success(), "{args:?}: {said}\n{errors}\n{log}");
-        Ok(serde_json::from_str(said.trim()).unwrap_or_default())
+        let control = self.control.url()?;
+        let said = client(self.keys, &self.store, &[("CONTROL", &control), ("TOKEN", ADMIN)], args).await;
+        said.with_context(|| std::fs::read_to_string(&self.control.log).unwrap_or_default())
     }
 
     /// Claims every job that there is, and holds the objects of all of them against the file.
@@ -96,6 +94,26 @@ impl Bench {
         node("upload.test.mjs", &[("SEGUE_PAGE", &page), ("SEGUE_FILE", &self.file())]).await?;
         self.jobs_have_the_file(1).await
     }
+}
+
+/// Runs a client against a store and reads its line.
+async fn client(
+    (access, secret): (&str, &str),
+    store: &str,
+    variables: &[(&str, &str)],
+    args: &[&str],
+) -> anyhow::Result<Value> {
+    let output = Command::from(python()?)
+        .arg(script())
+        .args(args)
+        .envs(variables.iter().copied())
+        .envs([("STORE", store), ("ACCESS", access), ("SECRET", secret)])
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{args:?}: {said}\n{errors}");
+    Ok(serde_json::from_str(said.trim()).unwrap_or_default())
 }
 
 /// `moto`, in a process of its own.
@@ -131,6 +149,62 @@ async fn curl_boto3_and_the_page_upload_to_a_server_that_is_not_ours() -> anyhow
     let word = bench.client(&["mismatch", &bench.file()]).await?;
     ensure!(word == "part-mismatch", "{word}");
     Ok(())
+}
+
+/// Of the shape that Garage makes keys in.
+const GARAGE_KEYS: (&str, &str) =
+    ("GK0123456789abcdef01234567", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+
+/// A node of Garage with one bucket, in a process of its own.
+async fn garage(program: &str, dir: &Path) -> anyhow::Result<(Child, String)> {
+    let (api, rpc) = (free_port()?, free_port()?);
+    let config = dir.join("garage.toml");
+    let text = format!(
+        "metadata_dir = \"{meta}\"\ndata_dir = \"{data}\"\ndb_engine = \"sqlite\"\nreplication_factor = 1\n\
+         rpc_bind_addr = \"127.0.0.1:{rpc}\"\nrpc_public_addr = \"127.0.0.1:{rpc}\"\nrpc_secret = \"{secret}\"\n\
+         [s3_api]\ns3_region = \"us-east-1\"\napi_bind_addr = \"127.0.0.1:{api}\"\n",
+        meta = dir.join("meta").display(),
+        data = dir.join("data").display(),
+        secret = GARAGE_KEYS.1,
+    );
+    std::fs::write(&config, text)?;
+    let log = std::fs::File::create(dir.join("garage.log"))?;
+    let child = Command::new(program)
+        .arg("-c")
+        .arg(&config)
+        .args(["server", "--single-node", "--default-bucket"])
+        .envs([("GARAGE_DEFAULT_ACCESS_KEY", GARAGE_KEYS.0), ("GARAGE_DEFAULT_SECRET_KEY", GARAGE_KEYS.1)])
+        .env("GARAGE_DEFAULT_BUCKET", "media")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("SEGUE_TEST_GARAGE names {program}"))?;
+    Ok((child, format!("http://127.0.0.1:{api}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_boto3_and_the_page_upload_to_garage() -> anyhow::Result<()> {
+    let Ok(program) = std::env::var("SEGUE_TEST_GARAGE") else {
+        eprintln!("SKIPPED: uploads to Garage were NOT tried: SEGUE_TEST_GARAGE does not name its program");
+        return Ok(());
+    };
+    let dir = tempfile::Builder::new().prefix("segue-garage-").tempdir()?;
+    let (_garage, store) = garage(&program, dir.path()).await?;
+    // Up to half a minute: the bucket is made after the node has its layout.
+    let mut allowed = Ok(Value::Null);
+    for _ in 0..60 {
+        allowed = client(GARAGE_KEYS, &store, &[], &["cors"]).await;
+        if allowed.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let log = || std::fs::read_to_string(dir.path().join("garage.log")).unwrap_or_default();
+    allowed.with_context(log)?;
+    let bench = Bench::start_as(GARAGE_KEYS, &store, "24h").await?;
+    bench.all_clients().await.with_context(log)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -238,9 +238,15 @@ impl Leash {
             // Before its session is its own, the group of tasks would be the worker's.
             LeashState::Running(pid) if rustix::process::getsid(Some(pid)) != Ok(pid) => true,
             LeashState::Running(pid) => {
-                let written = std::fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string());
-                // For all but root, the kernel takes one such wish in a tenth of a second.
-                written.err().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+                match std::fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string()) {
+                    Ok(()) => false,
+                    // For all but root, the kernel takes one such wish in a tenth of a second.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+                    Err(error) => {
+                        tracing::debug!(%pid, %error, "the guest's session takes turns with all others");
+                        false
+                    }
+                }
             }
         }
     }

@@ -78,8 +78,6 @@ pub struct Shadowed {
     pub verdict: Result<Verdict, Failure>,
     /// What the active version said to the same request, as [`Verdict::kind`]; `none` where there is none.
     pub beside: &'static str,
-    /// How long the shadow took, where it was timed.
-    pub took: Option<Duration>,
 }
 
 /// What a chain decided.
@@ -154,7 +152,7 @@ impl Chain {
                 let took = clock.lap();
                 witness.shadowed(number, verdict.as_ref(), said.as_ref(), took);
                 let beside = verdict.as_ref().map_or("none", Verdict::kind);
-                decision.shadows.push(Shadowed { policy: Arc::clone(shadow.label()), verdict: said, beside, took });
+                decision.shadows.push(Shadowed { policy: Arc::clone(shadow.label()), verdict: said, beside });
             }
             if let (Some(verdict), Some((policy, _))) = (verdict, decides)
                 && decision.heed(verdict, policy)
