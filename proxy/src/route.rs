@@ -209,7 +209,7 @@ impl Target {
         self.version().is_some() && !self.is_growing()
     }
 
-    /// A playlist of a track that is still encoded: the names in a version folder that are written more than once.
+    /// A playlist of a track that is still encoded: by the names that are written more than once, in whatever folder.
     pub(crate) fn is_growing(&self) -> bool {
         self.kind == ObjectKind::Playlist && self.file().rsplit('/').next().is_some_and(|name| GROWING.contains(&name))
     }

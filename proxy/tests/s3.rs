@@ -124,12 +124,17 @@ async fn a_growing_playlist_past_its_time_is_asked_for_before_it_is_served() {
         config.cache.stale_while_revalidate = Duration::from_secs(600);
     })
     .await;
-    let file = versioned("a128/live.m3u8");
-    for grown in 1..=5 {
-        let text = format!("#EXTM3U\n{}", "#EXTINF:6.000,\nseg.m4s\n".repeat(grown));
-        put(root.path(), &format!("hls/{TRACK}/{file}"), text.as_bytes());
-        let answer = house.get(&file).await;
-        assert_eq!(String::from_utf8_lossy(&answer.body), text, "{}", answer.head);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let grows = [
+        (versioned("a128/live.m3u8"), "#EXTINF:6.000,\nseg.m4s\n"),
+        (versioned("early.m3u8"), "#EXT-X-STREAM-INF:BANDWIDTH=140800,CODECS=\"mp4a.40.2\"\na128/live.m3u8\n"),
+    ];
+    for (file, step) in grows {
+        for grown in 1..=5 {
+            let text = format!("#EXTM3U\n{}", step.repeat(grown));
+            put(root.path(), &format!("hls/{TRACK}/{file}"), text.as_bytes());
+            let answer = house.get(&file).await;
+            assert_eq!(String::from_utf8_lossy(&answer.body), text, "{}", answer.head);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }

@@ -39,10 +39,13 @@ impl Cage {
         // After the namespace: the kernel forgets the signal when credentials change.
         let death =
             setpriv.map(|program| vec![program, word("--pdeathsig"), word("KILL"), word("--no-new-privs"), word("--")]);
+        let sessions = [&session, &None];
         let cages = [(&net, &death), (&net, &None), (&None, &death), (&None, &None)];
-        let around =
-            |(net, death): (&Words, &Words)| [&session, net, death].into_iter().flatten().flatten().cloned().collect();
-        cages.into_iter().map(around).map(Self).find(Self::holds).unwrap_or_default()
+        let around = |session: &Words, (net, death): (&Words, &Words)| {
+            Self([session, net, death].into_iter().flatten().flatten().cloned().collect())
+        };
+        let mut tried = cages.into_iter().flat_map(|cage| sessions.map(|session| around(session, cage)));
+        tried.find(Self::holds).unwrap_or_default()
     }
 
     fn holds(&self) -> bool {

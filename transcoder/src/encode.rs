@@ -43,6 +43,8 @@ const QUEUE: usize = 48;
 const SLACK: f64 = 0.11;
 /// How long a run that failed is waited for, once its frames have ended.
 const WHY: Duration = Duration::from_secs(5);
+/// The frame behind the last of a run that is not a chunk: how many there will be is not known.
+const WHOLE: u64 = u64::MAX;
 /// Runs of one job at most, however long the ladder.
 const RUNS_MAX: usize = 32;
 
@@ -114,14 +116,20 @@ enum Turn {
 }
 
 impl Turn {
-    /// Whether it can begin, beside so many others. The beginnings of renditions are encoded together, on however few
-    /// cores, since somebody listens; everything else waits for a core of its own.
-    fn is_ready(&self, work: &Work, running: usize) -> bool {
-        let room = running < work.cores.max(1);
+    /// Whether it can begin, beside so many others that are short. The beginnings of renditions are encoded together, on
+    /// however few cores, since somebody listens; everything else waits for a core of its own.
+    fn is_ready(&self, work: &Work, short: usize) -> bool {
+        let room = short < work.cores.max(1);
         match self {
             Self::Trial { .. } => room,
             Self::Encode(run) => work.gain(run.rendition).is_some() && (room || run.chunk.first == 0),
         }
+    }
+
+    /// Whether it takes as long as the track does: nothing may wait for that, or renditions in chunks would stand still
+    /// for their listeners.
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Encode(run) if run.chunk.frames.1 == WHOLE)
     }
 
     async fn take(self, work: &Work, cancel: &CancellationToken) -> Result<(), Halt> {
@@ -194,7 +202,7 @@ pub(crate) async fn encode(
     progress: &Reporter,
 ) -> Result<(), Halt> {
     progress.at(Stage::Encode, 0.0);
-    let whole = Chunk { frames: (0, u64::MAX), first: 0, samples: (0, work.samples) };
+    let whole = Chunk { frames: (0, WHOLE), first: 0, samples: (0, work.samples) };
     let cut = chunks(work.samples, work.shape.rate);
     let of = work.seconds() * work.rungs.len() as f64;
     let done = Arc::new(Done { millis: AtomicU64::new(0), of, progress: progress.clone() });
@@ -230,20 +238,23 @@ pub(crate) async fn encode(
     // A stable sort: trial and beginning of what is heard first, then of the others, then the second chunk of each.
     waiting.sort_by_key(|(order, _)| *order);
     let mut running = JoinSet::new();
+    let mut short = 0;
     loop {
-        let next = waiting.iter().position(|(_, turn)| turn.is_ready(&work, running.len()));
+        let next = waiting.iter().position(|(_, turn)| turn.is_ready(&work, short));
         tokio::select! {
             permit = Arc::clone(&permits).acquire_owned(), if next.is_some() => {
                 let (Some(next), Ok(permit)) = (next, permit) else { continue };
                 let (_, turn) = waiting.remove(next);
+                let takes = usize::from(!turn.is_whole());
+                short += takes;
                 let (work, cancel) = (Arc::clone(&work), cancel.clone());
                 running.spawn(async move {
                     let ended = turn.take(&work, &cancel).await;
                     drop(permit);
-                    ended
+                    ended.map(|()| takes)
                 });
             }
-            Some(ended) = running.join_next(), if !running.is_empty() => finished(ended)?,
+            Some(ended) = running.join_next(), if !running.is_empty() => short -= finished(ended)?,
             Some(ended) = joined.join_next(), if !joined.is_empty() => {
                 if let Err(halt) = finished(ended) {
                     // A rendition that is too short is what a run that failed leaves: that one knows why.
@@ -264,7 +275,7 @@ pub(crate) async fn encode(
     Ok(())
 }
 
-fn finished(ended: Result<Result<(), Halt>, tokio::task::JoinError>) -> Result<(), Halt> {
+fn finished<T>(ended: Result<Result<T, Halt>, tokio::task::JoinError>) -> Result<T, Halt> {
     ended.map_err(|error| failed(format!("an encoder's task panicked: {error}")))?
 }
 

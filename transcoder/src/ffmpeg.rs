@@ -1,6 +1,6 @@
 //! Running ffmpeg and ffprobe as guests: bounded in time, memory, files and output, alone in one folder.
 //!
-//! Invariants: every process is the leader of a group of its own (and of a session, see [`Cage`]), stands in a [`Cage`], works in the job's folder, sees
+//! Invariants: every process is the leader of a group of its own (and of a session), stands in a [`Cage`], works in the job's folder, sees
 //! an environment that holds nothing of ours, and is killed with its group when its time is over, when its job is
 //! cancelled, and when the future that waits for it is dropped; it is reaped before `run` returns. Inputs are opened by
 //! the `file` protocol alone and by the demuxers of [`DEMUXERS`] alone, so that a playlist that poses as audio reaches
@@ -38,8 +38,7 @@ const ADDRESSES: u64 = 4 << 30;
 pub(crate) const MEMORY: u64 = 1 << 30;
 /// How nice guests are, to the worker and to everybody else.
 const NICE: i32 = 10;
-/// How often it is tried to make a session nice, and the longest wait between two tries.
-const CALM_TRIES: u32 = 20;
+/// The longest wait between two tries to make a session nice.
 const CALM_WAIT: Duration = Duration::from_millis(100);
 /// Open files of one guest: libraries, one source, one segment per rendition.
 const OPEN_FILES: u64 = 256;
@@ -216,14 +215,11 @@ impl Leash {
         }
     }
 
-    /// Sees to it that the guest's session, and not just the guest within it, comes after all others. A guest that has
-    /// none, or a kernel that does not group tasks by them, is left as it is.
+    /// Sees to it that the guest's session, and not just the guest within it, comes after all others; tries until it does,
+    /// or until the guest has ended.
     async fn calm(&self) {
         let mut wait = Duration::from_millis(1);
-        for _ in 0..CALM_TRIES {
-            if !self.is_to_be_calmed() {
-                return;
-            }
+        while self.is_to_be_calmed() {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(CALM_WAIT);
         }
@@ -235,10 +231,16 @@ impl Leash {
         match *state {
             LeashState::Unborn => true,
             LeashState::Cut | LeashState::Reaped => false,
-            // Before its session is its own, the group of tasks would be the worker's.
-            LeashState::Running(pid) if rustix::process::getsid(Some(pid)) != Ok(pid) => true,
             LeashState::Running(pid) => {
-                match std::fs::write(format!("/proc/{pid}/autogroup"), NICE.to_string()) {
+                let file = format!("/proc/{pid}/autogroup");
+                let calmed = group(&file).and_then(|theirs| {
+                    // Its session comes a moment before its group of tasks does; until then that is the worker's own.
+                    if theirs == group("/proc/self/autogroup")? {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    std::fs::write(file, NICE.to_string())
+                });
+                match calmed {
                     Ok(()) => false,
                     // For all but root, the kernel takes one such wish in a tenth of a second.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
@@ -271,6 +273,12 @@ impl Drop for CutOnDrop {
     fn drop(&mut self) {
         self.0.cut();
     }
+}
+
+/// The name of a process's group of tasks: `/autogroup-7` of `/autogroup-7 nice 0`.
+fn group(file: impl AsRef<Path>) -> io::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
 /// Kills a guest, with its group if it has made one yet. It may be a zombie already; there is nothing to do about an

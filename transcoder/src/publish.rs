@@ -322,9 +322,9 @@ impl<'a> Press<'a> {
             }
             Err(QueueError::LeaseLost) => Err(Halt::Cancelled),
             Err(error) => {
-                // It is a courtesy: the track is ready in a while anyhow.
-                tracing::warn!(job = %self.claim.job, %error, "nobody is told that it can be played early");
-                self.early = None;
+                // It is a courtesy: the track is ready in a while anyhow. The playlists grow on all the same, since it may
+                // have been heard though the answer was not.
+                tracing::warn!(job = %self.claim.job, %error, "the control plane may not know that it can be played early");
                 Ok(())
             }
         }

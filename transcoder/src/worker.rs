@@ -78,8 +78,8 @@ impl Worker {
         let queue = Queue::new(&config.control, &config.name).map_err(StartError::Control)?;
         let store = Store::new(&config.objects);
         let count = config.slots.max(1);
-        let no_network = tools.cage.is_without_network();
-        tracing::info!(worker = %config.name, slots = count, cores = config.cores, ffmpeg = %tools.version, no_network, "worker started");
+        let (no_network, own_session) = (tools.cage.is_without_network(), tools.cage.is_session());
+        tracing::info!(worker = %config.name, slots = count, cores = config.cores, ffmpeg = %tools.version, no_network, own_session, "worker started");
         let bench = Arc::new(Bench { config, queue, store, tools, workspace });
         let stop = CancellationToken::new();
         let mut slots = JoinSet::new();

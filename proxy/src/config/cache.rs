@@ -41,11 +41,11 @@ pub struct CacheConfig {
 /// How long an object is served without asking the origin, by kind. S3 sends no `Cache-Control`: nothing is guessed.
 #[derive(Debug, Clone)]
 pub struct TtlConfig {
-    /// A track's alias `master.m3u8`, the one mutable name.
+    /// A track's alias `master.m3u8`, the one mutable name outside of a version folder.
     pub master: Duration,
-    /// Whatever stands in a version folder, which never changes.
+    /// Whatever stands in a version folder and does not grow, which never changes.
     pub immutable: Duration,
-    /// A playlist that grows while its track is encoded (`live.m3u8`). Players ask for it every few seconds: longer than
+    /// A playlist that grows while its track is encoded (`live.m3u8`, `early.m3u8`). Players ask for it every few seconds: longer than
     /// a second would be time that they wait for.
     pub growing: Duration,
     /// Segments and init segments outside of a version folder.
