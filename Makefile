@@ -25,6 +25,9 @@ SCHEMATHESIS_SEED ?= 20261125
 SCHEMATHESIS_EXAMPLES ?= 100
 SCHEMATHESIS_SECONDS ?= 1800
 
+# What must hold on every database, with and without Redis.
+STORES := package(segue-control-plane) | test(/^queue::/)
+
 export PATH := $(PATH):$(TOOLS)/bin:$(HOME)/.cargo/bin
 
 # Tools of cargo's that are built here where the machine has none.
@@ -69,8 +72,13 @@ test: test-parts lint console-test python ## Everything: lints, Rust tests, real
 	cd $(BROWSER) && npm ci --no-audit --no-fund
 	python3 -B -m unittest discover -s testkit/bench
 	SEGUE_TEST_PYTHON=$(PYTHON) cargo nextest run --release --locked --workspace
-	testkit/with-mariadb cargo nextest run --release --locked --workspace \
-	  -E 'package(segue-control-plane) | test(/^queue::/)'
+	testkit/with-redis testkit/with-mariadb cargo nextest run --release --locked --workspace -E '$(STORES)'
+
+# The two pairs of database and Redis that `make test` leaves out: it has SQLite without and MariaDB with.
+.PHONY: test-stores
+test-stores: test-parts ## The suites of the control plane on SQLite with Redis, and on MariaDB without
+	testkit/with-redis cargo nextest run --release --locked --workspace -E '$(STORES)'
+	testkit/with-mariadb cargo nextest run --release --locked --workspace -E '$(STORES)'
 
 .PHONY: lint
 lint: tools console ## Formatting, clippy, licences

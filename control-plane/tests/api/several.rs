@@ -92,7 +92,7 @@ async fn purge_reaches(house: &House, other: &House, track: &str) -> Duration {
 #[tokio::test]
 async fn what_one_is_told_the_other_tells_without_redis() {
     let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
-    let (one, other) = two(config(folder.path(), &bucket)).await;
+    let (one, other) = two(ControlConfig { redis: None, ..config(folder.path(), &bucket) }).await;
     let waiting = other.claim();
     let adding = one.add("a.mp3", b"a");
     let (claimed, (track, job)) = tokio::join!(waiting, adding);

@@ -100,7 +100,7 @@ async fn shutdown_ends_streams_and_waits_at_once() {
 #[tokio::test]
 async fn the_doctor_looks_at_the_database_and_makes_nothing_of_it() {
     let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
-    let mut config = config(folder.path(), &bucket);
+    let mut config = ControlConfig { redis: None, ..config(folder.path(), &bucket) };
     config.edge_base_url = "http://127.0.0.1:9".to_owned();
     let look = async |config: &ControlConfig| {
         let findings = examine(config).await;

@@ -8,7 +8,7 @@ use reqwest::{Client, Method, StatusCode};
 use segue_config::Secret;
 use segue_control_plane::{
     AccessConfig, AuditConfig, Control, ControlConfig, ControlInputs, FactsConfig, HttpConfig, JobsConfig,
-    ObjectsConfig, PoliciesConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
+    ObjectsConfig, PoliciesConfig, RedisConfig, TicketsConfig, TokensConfig, UploadsConfig, WebhooksConfig,
 };
 use segue_events::EventLog;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
     ControlConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         database: database(folder),
-        redis: None,
+        redis: hints(folder),
         objects: ObjectsConfig {
             endpoint: bucket.endpoint(),
             public_endpoint: None,
@@ -54,6 +54,12 @@ pub(crate) fn config(folder: &Path, bucket: &Bucket) -> ControlConfig {
         facts: FactsConfig { dir: Some(folder.join("control.db-facts")), ..FactsConfig::default() },
         fluvio: None,
     }
+}
+
+/// None, or, where `SEGUE_TEST_REDIS` names a server (`testkit/with-redis` does), that one, under names of the folder's own.
+fn hints(folder: &Path) -> Option<RedisConfig> {
+    let url = std::env::var("SEGUE_TEST_REDIS").ok()?;
+    Some(RedisConfig { url: Secret::literal(url), ca: None, prefix: folder.display().to_string() })
 }
 
 /// A running control plane.
