@@ -55,16 +55,17 @@ pub(crate) async fn work(bench: &Bench, claim: Claim, stop: &CancellationToken) 
     let started = Instant::now();
     tracing::info!(job = %claim.job, track = %claim.track, fence = claim.fence, attempt = claim.attempt, bytes = claim.source.bytes, "job begun");
     let job = stop.child_token();
-    let end = CancellationToken::new();
+    let (ending, end) = (CancellationToken::new(), CancellationToken::new());
     let (reporter, watched) = Reporter::new();
     let staged = async {
         // Reported inside the lease: until the control plane has the end, the job must stay ours.
         let outcome = stages(bench, &claim, &job, &reporter).await;
+        ending.cancel();
         settle(bench, &claim, outcome, &job, stop).await;
         end.cancel();
     };
     // Stages are large futures; on the heap they cost one allocation a job.
-    let (_, lost) = tokio::join!(Box::pin(staged), hold(&bench.queue, &claim, watched, &job, &end));
+    let (_, lost) = tokio::join!(Box::pin(staged), hold(&bench.queue, &claim, watched, &job, &ending, &end));
     tracing::info!(job = %claim.job, lost, seconds = started.elapsed().as_secs_f64(), "job left");
 }
 

@@ -87,11 +87,15 @@ impl Reporter {
 }
 
 /// Beats until `end`; cancels `job` when the lease is lost. Returns whether it was.
+///
+/// From `ending` on the job's end is being told, and a lease that is gone may have ended with it: that is left to the
+/// answer to the telling, which must not be broken off.
 pub(crate) async fn hold(
     queue: &Queue,
     claim: &Claim,
     mut progress: watch::Receiver<Progress>,
     job: &CancellationToken,
+    ending: &CancellationToken,
     end: &CancellationToken,
 ) -> bool {
     let mut lease = Duration::from_millis(claim.lease_ms);
@@ -123,6 +127,10 @@ pub(crate) async fn hold(
                 // Counted from before the request: the control plane started its clock no earlier.
                 renewed = beat_at;
                 lease = length.max(Duration::from_millis(100));
+            }
+            Err(QueueError::LeaseLost) if ending.is_cancelled() => {
+                end.cancelled().await;
+                return false;
             }
             Err(QueueError::LeaseLost) => {
                 tracing::warn!(job = %claim.job, fence = claim.fence, "lease lost; the job is dropped");

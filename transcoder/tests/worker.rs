@@ -115,6 +115,18 @@ async fn a_control_plane_that_cannot_renew_the_lease_ends_the_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_with_its_job_breaks_nothing_off() {
+    let bench = Bench::start().await;
+    bench.control.slow_end.store(true, Ordering::SeqCst);
+    let job = bench.queue(&made("a.wav", &format!("{TONES} -t 1")), "a.wav");
+    bench.control.until(|told| told.0 == job && told.1 == "answered").await;
+    let told = bench.control.told();
+    let from = told.iter().position(|told| told.0 == job && bench::is_end(&told.1)).unwrap();
+    assert!(told[from..].iter().any(|told| told.0 == job && told.1 == "progress"), "it was told meanwhile: {told:?}");
+    assert_eq!(told.iter().filter(|told| told.0 == job && bench::is_end(&told.1)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_gone_is_no_reason_to_try_again() {
     let mut bench = Bench::idle().await;
     let job = bench.queue(b"abc", "a.wav");
