@@ -14,17 +14,18 @@ use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ffmpeg_sidecar::child::FfmpegChild;
 use ffmpeg_sidecar::command::FfmpegCommand;
 use ffmpeg_sidecar::event::{FfmpegEvent, LogLevel};
 use ffmpeg_sidecar::log_parser::FfmpegLogParser;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Resource, Rlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::cage::Cage;
+use crate::leash::{CutOnDrop, Leash, NICE, pid_of};
 
 /// The containers that are accepted. Not in it on purpose: everything that opens other resources by name (hls, dash,
 /// concat, image2, sdp, imf), and everything that reads text as media (tty, subtitles, ffmetadata).
@@ -36,10 +37,6 @@ const ADDRESSES: u64 = 4 << 30;
 /// Memory of one guest that works on sound or a picture: decoders and encoders take some tens of megabytes, a cover of
 /// 100 million pixels 400. Threads are bounded by it too, since each maps a stack of 8 MiB.
 pub(crate) const MEMORY: u64 = 1 << 30;
-/// How nice guests are, to the worker and to everybody else.
-const NICE: i32 = 10;
-/// The longest wait between two tries to make a session nice.
-const CALM_WAIT: Duration = Duration::from_millis(100);
 /// Open files of one guest: libraries, one source, one segment per rendition.
 const OPEN_FILES: u64 = 256;
 /// What is kept of ffmpeg's log for the operator.
@@ -175,121 +172,6 @@ impl Guest for FfmpegChild {
     fn child(&mut self) -> &mut Child {
         self.as_inner_mut()
     }
-}
-
-/// Who may be killed. The lock makes sure that a process id is signalled only while it is surely still our child.
-#[derive(Default)]
-struct Leash(Mutex<LeashState>);
-
-#[derive(Default)]
-enum LeashState {
-    #[default]
-    Unborn,
-    Running(Pid),
-    /// Killed, or to be killed as soon as it is born.
-    Cut,
-    Reaped,
-}
-
-impl Leash {
-    fn lock(&self) -> std::sync::MutexGuard<'_, LeashState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn attach(&self, pid: Pid) {
-        let mut state = self.lock();
-        if matches!(*state, LeashState::Cut) {
-            kill(pid);
-        } else {
-            *state = LeashState::Running(pid);
-        }
-    }
-
-    fn cut(&self) {
-        let mut state = self.lock();
-        if let LeashState::Running(pid) = *state {
-            kill(pid);
-        }
-        if !matches!(*state, LeashState::Reaped) {
-            *state = LeashState::Cut;
-        }
-    }
-
-    /// Sees to it that the guest's session, and not just the guest within it, comes after all others; tries until it does,
-    /// or until the guest has ended.
-    async fn calm(&self) {
-        let mut wait = Duration::from_millis(1);
-        while self.is_to_be_calmed() {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(CALM_WAIT);
-        }
-    }
-
-    fn is_to_be_calmed(&self) -> bool {
-        // Held throughout: the process id stays that of our child.
-        let state = self.lock();
-        match *state {
-            LeashState::Unborn => true,
-            LeashState::Cut | LeashState::Reaped => false,
-            LeashState::Running(pid) => {
-                let file = format!("/proc/{pid}/autogroup");
-                let calmed = group(&file).and_then(|theirs| {
-                    // Its session comes a moment before its group of tasks does; until then that is the worker's own.
-                    if theirs == group("/proc/self/autogroup")? {
-                        return Err(io::ErrorKind::WouldBlock.into());
-                    }
-                    std::fs::write(file, NICE.to_string())
-                });
-                match calmed {
-                    Ok(()) => false,
-                    // For all but root, the kernel takes one such wish in a tenth of a second.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
-                    Err(error) => {
-                        tracing::debug!(%pid, %error, "the guest's session takes turns with all others");
-                        false
-                    }
-                }
-            }
-        }
-    }
-
-    fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
-        if let Some(pid) = pid_of(child) {
-            // Waits without reaping, so that `cut` can still signal the process up to its very end.
-            while let Err(rustix::io::Errno::INTR) =
-                rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-            {}
-        }
-        let mut state = self.lock();
-        let status = child.wait();
-        *state = LeashState::Reaped;
-        status
-    }
-}
-
-struct CutOnDrop(Arc<Leash>);
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        self.0.cut();
-    }
-}
-
-/// The name of a process's group of tasks: `/autogroup-7` of `/autogroup-7 nice 0`.
-fn group(file: impl AsRef<Path>) -> io::Result<String> {
-    let text = std::fs::read_to_string(file)?;
-    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
-}
-
-/// Kills a guest, with its group if it has made one yet. It may be a zombie already; there is nothing to do about an
-/// error.
-fn kill(pid: Pid) {
-    let _ = rustix::process::kill_process(pid, Signal::KILL);
-    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-}
-
-fn pid_of(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
 /// Runs one guest to its end. `drive` reads its pipes on a thread of its own and must return once they are closed.

@@ -32,6 +32,7 @@ mod heirs;
 mod job;
 mod ladder;
 mod lease;
+mod leash;
 mod master;
 mod measure;
 mod meter;

@@ -302,11 +302,11 @@ impl<'a> Press<'a> {
     /// The master over the growing playlists, anew where there are more of them than the `named` that it has. A session
     /// keeps the one that it began with.
     async fn write_master(&mut self, named: usize) -> Result<(), Halt> {
-        let open = self.shelves.iter().filter(|shelf| shelf.told > 0);
-        let reports: Vec<(RenditionReport, u64)> =
-            open.map(|shelf| (shelf.report(shelf.there()), shelf.rung.bit_rate)).collect();
-        let now = reports.len();
+        let told = self.shelves.iter().filter(|shelf| shelf.told > 0);
+        let now = told.clone().count();
         if now > named {
+            let reports: Vec<(RenditionReport, u64)> =
+                told.map(|shelf| (shelf.report(shelf.there()), shelf.rung.bit_rate)).collect();
             self.add(MASTER, Bytes::from(early(&reports)), PLAYLIST).await?;
         }
         self.early = Some(Early::Told { at: Instant::now(), named: now });
@@ -331,7 +331,7 @@ impl<'a> Press<'a> {
     }
 
     async fn write_live(&mut self, state: State) -> Result<(), Halt> {
-        for shelf in self.shelves.iter_mut().filter(|shelf| shelf.told > 0 || shelf.is_open()) {
+        for shelf in self.shelves.iter_mut().filter(|shelf| shelf.is_open()) {
             let there = shelf.there();
             if there == shelf.told && state == State::Growing {
                 continue;
